@@ -1,0 +1,89 @@
+"""python -m sweeps: run the studies that come with the project, and look after a storage."""
+
+import contextlib
+import sys
+
+from sweeps import full_study, quick_study
+from sweeps.retention import Retention, declared
+from trainable import claims
+from trainable.arguments import Parser
+from trainable.columns import run_name, schedule_of
+from trainable.config import key as key_of
+from trainable.config import lineage
+from trainable.store import Store
+
+SCRIPTS = {"quick_study": quick_study.main, "full_study": full_study.main}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Exit status as the scripts', or 0, and 2 for bad input."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in SCRIPTS:
+        return SCRIPTS[arguments[0]](arguments[1:])
+    parser = Parser(prog="python -m sweeps", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in SCRIPTS:
+        commands.add_parser(name, help=f"as python sweeps/{name}.py", add_help=False)
+    collect = commands.add_parser("gc", help="remove States that no cell of any study needs any more")
+    collect.add_argument("storage", metavar="STORAGE")
+    collect.add_argument("--dry-run", action="store_true", help="only list them")
+    drop = commands.add_parser("forget", help="remove a run that is damaged or unwanted")
+    drop.add_argument("storage", metavar="STORAGE")
+    drop.add_argument("key", metavar="KEY", help="the run's key, or the beginning of it")
+    options = parser.parse_args(arguments)
+    try:
+        store = _existing(options.storage)
+        if options.command == "gc":
+            return gc(store, dry_run=options.dry_run)
+        return forget(store, options.key)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def gc(store: Store, *, dry_run: bool) -> int:
+    """Remove the States of inner cycles whose readers are all done, and what writers that were killed left behind."""
+    retention = Retention(store, ())
+    paths = [path for cycle in retention.cycles.values() for path in retention.removable(cycle)]
+    paths += [path for path in store.root.glob("runs/*/resume.safetensors") if (path.parent / "result.json").exists()]
+    paths += [path for path in store.root.glob("runs/*/.*.tmp") if not claims.held(path.parent)]
+    size = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a running study may be quicker
+            size += path.stat().st_size
+        print(path)
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    print(f"{len(paths)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}")
+    return 0
+
+
+def forget(store: Store, beginning: str) -> int:
+    """Remove a run; says which cells stand on it. Raises ValueError for no such run, or one that is trained now."""
+    found = sorted(path for path in store.root.glob("runs/*") if beginning and path.name.startswith(beginning))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise ValueError(f"{len(found)} runs of {store.root} begin with {beginning!r}{': ' if names else ''}{names}")
+    run_key = found[0].name
+    if claims.held(found[0]):
+        raise ValueError(f"run {run_key} is being trained: stop its study first")
+    standing = [cell for cell in declared(store) if run_key in map(key_of, lineage(cell)[:-1])]
+    store.forget(run_key)
+    print(f"forgotten: {found[0]}")
+    for cell in standing:
+        state = (
+            "done, and stays as it is" if store.done(cell) else "not done: the next launch trains this run again for it"
+        )
+        print(f"stands on it: {run_name(cell, schedule_of(cell))} ({state})")
+    return 0
+
+
+def _existing(storage: str) -> Store:
+    store = Store(storage)
+    if not (store.root / "runs").is_dir():
+        raise ValueError(f"there is no storage at {store.root}")
+    return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())

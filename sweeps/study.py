@@ -1,0 +1,190 @@
+"""A study: a named set of cells; what is missing of it, training just that, its table; the shared command line."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import sweeps.plan as plan
+from analysis import load, plots, tables
+from sweeps.jobs import Jobs
+from trainable import datasets
+from trainable.arguments import gpu_share, not_negative, positive, seconds
+from trainable.columns import Schedule, columns
+from trainable.config import Cell, dense_run, describe, key
+from trainable.store import Store, write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Rows of a table: cells, each under its schedule. A chain's first cycle may stand under two, with one key."""
+
+    name: str
+    protocol_name: str
+    """What its way of training is called in the table."""
+    rows: tuple[tuple[Schedule, Cell], ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError(f"study {self.name!r} has no cell: the options select nothing")
+
+
+def add_options(parser: argparse.ArgumentParser, *, name: str | None) -> None:
+    """The options that every study's script has. name: the default of --name; None: the script makes it."""
+    where = parser.add_argument_group("where")
+    where.add_argument("--storage", default="results", metavar="DIR", help="States and results (default: results)")
+    where.add_argument("--name", default=name, help=f"of the study in the storage (default: {name or 'the protocol'})")
+    where.add_argument("--data-root", default="data", metavar="DIR", help="folder of <data set>.npz (default: data)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    how.add_argument("--json", action="store_true", help="print the plan of --dry-run as JSON")
+    how.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="CPUs and torch threads a trial (default: 1)"
+    )
+    how.add_argument(
+        "--gpus-per-trial",
+        type=gpu_share,
+        metavar="SHARE",
+        help="0.25, 0.5, 1, 2 … (default: by architecture, where there are GPUs)",
+    )
+    how.add_argument("--retries", type=not_negative, default=2, metavar="N", help="of a cell that fails (default: 2)")
+    how.add_argument(
+        "--resume-every", type=seconds, default=60.0, metavar="SECONDS", help="between resume States (default: 60)"
+    )
+    how.add_argument("--keep-states", action="store_true", help="keep States that no cell needs any more")
+    how.add_argument("--compile", action="store_true", help="torch.compile: pays on long runs, needs a C++ compiler")
+
+
+def command(options: argparse.Namespace, declare: Callable[[argparse.Namespace], Study]) -> int:
+    """A script's main: the exit status of run(), and 2 for bad input, 3 when the storage gave up."""
+    try:
+        return run(declare(options), options)
+    except ValueError as error:
+        _say(f"error: {error}")
+        return 2
+    except OSError as error:
+        _say(f"storage error: {error}: what was saved stands; the same command goes on")
+        return 3
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
+
+
+def run(study: Study, options: argparse.Namespace) -> int:
+    """Say the plan, train what is missing, write the table and the figure, print the table.
+
+    Returns the exit status. 0: every cell is done; 1: some failed; 3: storage or cluster gave up; 130: stopped.
+    """
+    if options.json and not options.dry_run:
+        raise ValueError("--json prints the plan of --dry-run: give both")
+    store = Store(options.storage)
+    folder = store.study(study.name)
+    rows = _grown(study, folder)
+    jobs = Jobs(store)
+    jobs.add(study.rows)
+    planned = plan.plan(jobs, store, study.rows)
+    if options.dry_run:
+        print(json.dumps(plan.as_json(planned), indent=1) if options.json else plan.as_text(planned))
+        return 0
+    _say(plan.as_text(planned))
+    if jobs.left():
+        _check_data(jobs, store, options)
+    there, chosen = {_place(row) for row in rows}, {(schedule, key(cell)) for schedule, cell in study.rows}
+    if left_out := len(there - chosen):
+        _say(f"{left_out} rows declared earlier are not selected now: they stay in the table")
+
+    def declare() -> None:
+        write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
+
+    def write_table() -> pd.DataFrame:
+        frame = load.load(store.root, study.name)
+        load.save(frame, folder)
+        return frame
+
+    stop = None
+    if jobs.left():
+        from sweeps import launch  # Ray takes a second: not before the input is known to be good
+
+        stop, _ = launch.train(study.name, jobs, store, options, declare, write_table)
+    else:
+        declare()
+    frame = write_table()
+    if (frame["status"] == "done").any():
+        plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
+        print(tables.as_text(tables.accuracy(frame)))
+        _say(f"figure: {folder / 'accuracy.png'} and .svg")
+    _say(f"table: {folder / 'results.parquet'} and .csv")
+    failed = frame[(frame["status"] == "failed") & frame["key"].isin(list(jobs.cells))]
+    for error in failed["error"].unique():
+        _say(f"failed: {error}")
+    if stop is not None and stop.stop_all():
+        _say(f"{stop.reason or 'stopped'}\nto go on: {shlex.join([sys.executable, *sys.argv])}")
+        return 3 if stop.reason else 130
+    return 0 if failed.empty else 1
+
+
+def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:
+    """The rows of cells.json: those that are there already, then the new ones, each once. It only grows.
+
+    A row has the descriptive columns and, under "cell", the complete description. Raises ValueError when the study of
+    this name trains a network by other protocols than all that it is declared with now.
+    """
+    path = folder / "cells.json"
+    try:
+        before = json.loads(path.read_bytes()) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is written again") from error
+    declared = [
+        {"study": study.name, "protocol_name": study.protocol_name, **columns(cell, schedule), "cell": describe(cell)}
+        for schedule, cell in study.rows
+    ]
+    recorded, wanted = _protocols(before), _protocols(declared)
+    for network in recorded.keys() & wanted.keys():
+        theirs, ours = recorded[network], wanted[network]
+        if not theirs.keys() & ours.keys():
+            there, here = next(iter(theirs.values())), next(iter(ours.values()))
+            raise ValueError(
+                f"study {study.name!r} in {folder.parent.parent} trains {network[1]} on {network[0]} by another "
+                f"protocol ({_differences(there['cell'], here['cell'])}): choose another --name"
+            )
+    grown = {_place(row): row for row in before}
+    for row in declared:
+        grown.setdefault(_place(row), row)
+    return list(grown.values())
+
+
+def _place(row: dict[str, Any]) -> tuple[str, str]:
+    """What tells a study's rows apart: a chain's first cycle may be there twice."""
+    return row["schedule"], row["key"]
+
+
+def _protocols(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """A row by protocol by network (data set, architecture)."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["dataset"], row["architecture"]), {}).setdefault(row["protocol"], row)
+    return found
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """The fields of the dense runs of two descriptions that differ, the seed apart."""
+    a, b = theirs.get("dense", theirs), ours.get("dense", ours)
+    names = sorted((a.keys() | b.keys()) - {"seed", "kind"})
+    return ", ".join(f"{name} {a.get(name)} there, {b.get(name)} here" for name in names if a.get(name) != b.get(name))
+
+
+def _check_data(jobs: Jobs, store: Store, options: argparse.Namespace) -> None:
+    """Raise ValueError, before Ray starts, for a data set that can't be had or split."""
+    for dense in {(dense.dataset, dense.val_examples): dense for dense in map(dense_run, jobs.cells.values())}.values():
+        dataset = datasets.load(dense.dataset, options.data_root, store.datasets)
+        datasets.validation_split(dataset.train_labels, dense.val_examples)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
