@@ -30,6 +30,11 @@ def provenances(storage: Path) -> list[dict]:
     return [json.loads(path.read_bytes())["provenance"] for path in storage.glob("runs/*/result.json")]
 
 
+def claimed(storage: Path) -> list[Path]:
+    """Claims of runs that are being trained, or of trainers that were killed."""
+    return list(storage.glob("runs/*/claim.json"))
+
+
 def failures(storage: Path) -> dict[str, str]:
     found = storage.glob("runs/*/failure.json")
     return {path.parent.name: json.loads(path.read_bytes())["error"] for path in found}
@@ -69,6 +74,11 @@ def descendants(pid: int) -> dict[int, str]:
     return {child: commands[child] for child in below - {pid} if child in commands}
 
 
+def trials(pid: int) -> list[int]:
+    """Processes below one that train cells."""
+    return [child for child, command in descendants(pid).items() if command.startswith("ray::CellTrainable")]
+
+
 def kill(pids: Iterator[int]) -> None:
     for pid in pids:
         try:
@@ -98,15 +108,12 @@ def undisturbed(tmp_path_factory) -> dict[str, dict]:
 def test_ten_kills_of_trial_processes(undisturbed, tmp_path):
     storage, chance = tmp_path / "storage", random.Random(0)
     process = start(storage, "--retries", "10")
-    kills = 0
-    while kills < 10 and process.poll() is None:
-        trials = [pid for pid, command in descendants(process.pid).items() if command.startswith("ray::CellTrainable")]
-        if trials and list(storage.glob("runs/*/claim.json")):
-            kill(iter([chance.choice(trials)]))
-            kills += 1
-        time.sleep(chance.uniform(0.05, 0.5))
+    for done_before in range(10):  # of 21 cells, so that the study is never over before its tenth kill
+        wait_for(lambda before=done_before: len(numbers(storage)) >= before and bool(claimed(storage)))
+        time.sleep(chance.uniform(0, 0.3))
+        wait_for(lambda: bool(trials(process.pid)))
+        kill(iter([chance.choice(trials(process.pid))]))
     assert process.wait(240) == 0, log_of(storage)
-    assert kills >= 5
     assert numbers(storage) == undisturbed
     # Beyond the budgets at most what was made since the last resume State: known to less than two seconds of it.
     assert STEPS <= sum(provenance["steps_run"] for provenance in provenances(storage)) < 2 * STEPS
@@ -146,7 +153,7 @@ def test_ctrl_c(undisturbed, tmp_path):
     assert process.wait(60) == 130
     assert f"to go on: {shlex.quote(sys.executable)} " in log_of(storage)
     assert (storage / "studies/tiny/results.parquet").exists()
-    assert not list(storage.glob("runs/*/claim.json"))
+    assert not claimed(storage)
     assert finish(storage) == 0
     assert numbers(storage) == undisturbed
 
