@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from analysis import load, tables
+from analysis import tables
+from analysis.load import load
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     table.add_argument("--json", action="store_true", help="a list of one object a row")
     options = parser.parse_args(argv)
     try:
-        rows = tables.accuracy(load.load(options.storage, options.study))
+        rows = tables.accuracy(load(options.storage, options.study))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,14 +4,21 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import fs
 
 CLAIM_SECONDS = 120
 """A claim younger than this means that somebody trains the run."""
+READERS = 32
+"""Threads that read a storage: a file of a remote one takes tens of milliseconds, whatever its size."""
 SCHEMA = {
     "study": "string",
     "unit": "string",
@@ -69,23 +76,44 @@ SCHEMA = {
 def load(storage: str | Path, study: str) -> pd.DataFrame:
     """A study's table, in the order in which its cells were declared; accuracies are those of the last step.
 
+    storage: a local folder, or s3://bucket/prefix (endpoint, region and credentials from the usual AWS_… variables);
+    of a remote one the study's results.parquet is taken when it has exactly the study's cells, all of them done.
     A run whose files are damaged is a failed row that says so. Raises ValueError when there is no such storage or study
-    (the message says which there are).
+    (the message says which there are), OSError when a remote storage does not answer.
     """
-    root = Path(storage)
-    if not root.is_dir():
-        raise ValueError(f"there is no storage at {root}")
-    path = root / "studies" / study / "cells.json"
-    if not path.exists():
-        found = sorted(folder.parent.name for folder in root.glob("studies/*/cells.json"))
-        raise ValueError(f"there is no study {study!r} in {root}: it has {', '.join(found) or 'none'}")
+    files, name = _files(storage)
+    content = _read(files, f"studies/{study}/cells.json")
+    if content is None:
+        found = ", ".join(_studies(files)) or "none"
+        raise ValueError(f"there is no study {study!r} in {name}: it has {found}")
     try:
-        declared = json.loads(path.read_bytes())
+        declared = json.loads(content)
     except ValueError as error:
+        path = f"{name}/studies/{study}/cells.json"
         raise ValueError(f"{path} is damaged ({error}): delete it, and the study's script writes it again") from error
-    runs = {key: _outcome(root / "runs" / key) for row in declared for key in (row["key"], row["unit"])}
+    if _is_remote(storage) and (finished := _finished(files, study, declared)) is not None:
+        return finished
+    keys = dict.fromkeys(key for row in declared for key in (row["key"], row["unit"]))
+    with ThreadPoolExecutor(READERS) as pool:
+        runs = dict(zip(keys, pool.map(partial(_outcome, files, name), keys), strict=True))
     rows = [_row(row, runs[row["key"]], runs[row["unit"]]) for row in declared]
     return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
+
+
+def check(frame: pd.DataFrame) -> None:
+    """Raise ValueError for what is no table: other columns, no row, a row that stands twice, done without accuracy."""
+    if strange := sorted(set(frame.columns) - set(SCHEMA)):
+        raise ValueError(f"unknown column {', '.join(map(str, strange))}: the columns are {', '.join(SCHEMA)}")
+    if lacking := [name for name in SCHEMA if name not in frame.columns]:
+        raise ValueError(f"the table lacks the column {', '.join(lacking)}: it needs every one of analysis.load.SCHEMA")
+    if frame.empty:
+        raise ValueError("the table has no row: nothing to show")
+    twice = frame[frame.duplicated(["study", "schedule", "key"])]
+    if not twice.empty:
+        raise ValueError(f"{len(twice)} rows stand twice (study, schedule and key are the same): {_some(twice['key'])}")
+    unknown = frame[(frame["status"] == "done") & frame["test_accuracy"].isna()]
+    if not unknown.empty:
+        raise ValueError(f"{len(unknown)} rows are done and have no test_accuracy (NaN): {_some(unknown['key'])}")
 
 
 def save(frame: pd.DataFrame, folder: Path) -> None:
@@ -99,6 +127,70 @@ def save(frame: pd.DataFrame, folder: Path) -> None:
         temporary.replace(folder / name)
 
 
+def _files(storage: str | Path) -> tuple[fs.FileSystem, str]:
+    """What reads below a storage, and how messages spell it. Raises ValueError when there is none."""
+    if _is_remote(storage):
+        name = str(storage).rstrip("/")
+        if not re.match("s3://[^/]", name):
+            raise ValueError(f"storage must be a local folder or s3://bucket/prefix, got {str(storage)!r}")
+        base, path = fs.FileSystem.from_uri(name)
+        there = bool(base.get_file_info(fs.FileSelector(path, allow_not_found=True)))
+    else:
+        name = str(Path(storage))
+        base, path = fs.LocalFileSystem(), str(Path(storage).absolute())
+        there = Path(storage).is_dir()
+    if not there:
+        raise ValueError(f"there is no storage at {name}")
+    return fs.SubTreeFileSystem(path, base), name
+
+
+def _is_remote(storage: str | Path) -> bool:
+    return isinstance(storage, str) and "://" in storage
+
+
+def _read(files: fs.FileSystem, path: str) -> bytes | None:
+    """What a file holds; None when there is none."""
+    try:
+        with files.open_input_file(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _json(files: fs.FileSystem, path: str) -> Any:
+    """What a file says; None when there is none. One replaced between S3's HEAD and GET looks cut: it is read again."""
+    try:
+        return json.loads(content) if (content := _read(files, path)) is not None else None
+    except ValueError:
+        return json.loads(content) if (content := _read(files, path)) is not None else None
+
+
+def _studies(files: fs.FileSystem) -> list[str]:
+    found = files.get_file_info(fs.FileSelector("studies", allow_not_found=True))
+    declared = files.get_file_info([f"{folder.path}/cells.json" for folder in found])
+    return sorted(Path(file.path).parent.name for file in declared if file.is_file)
+
+
+def _finished(files: fs.FileSystem, study: str, declared: list[dict[str, Any]]) -> pd.DataFrame | None:
+    """The study's results.parquet, when it has exactly the cells that are declared, in order, all of them done."""
+    content = _read(files, f"studies/{study}/results.parquet")
+    if content is None:
+        return None
+    try:
+        frame = pd.read_parquet(io.BytesIO(content))
+    except pa.ArrowInvalid:
+        return None
+    if list(frame.columns) != list(SCHEMA) or not (frame["status"] == "done").all():
+        return None
+    written = list(zip(frame["schedule"], frame["key"], strict=True))
+    return frame.astype(SCHEMA) if written == [(row["schedule"], row["key"]) for row in declared] else None
+
+
+def _some(keys: pd.Series) -> str:
+    """The first keys of many."""
+    return ", ".join(keys.head(3)) + (" …" if len(keys) > 3 else "")
+
+
 def _row(declared: dict[str, Any], outcome: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     row = {name: declared.get(name) for name in SCHEMA} | outcome
     row["dense_test_accuracy"] = dense.get("test_accuracy")
@@ -107,18 +199,20 @@ def _row(declared: dict[str, Any], outcome: dict[str, Any], dense: dict[str, Any
     return row
 
 
-def _outcome(run: Path) -> dict[str, Any]:
+def _outcome(files: fs.FileSystem, name: str, key: str) -> dict[str, Any]:
     """What a run's files add to its row. Any file may go while it is looked for: the study runs."""
+    run = f"runs/{key}"
     try:
-        if (result := _json(run / "result.json")) is not None:
+        if (result := _json(files, f"{run}/result.json")) is not None:
             return _result(**result)
-        if (failure := _json(run / "failure.json")) is not None:
+        if (failure := _json(files, f"{run}/failure.json")) is not None:
             return {"status": "failed", "error": failure["error"]}
-        claim = _json(run / "claim.json")
+        claim = _json(files, f"{run}/claim.json")
         trained = claim is not None and time.time() - claim["time"] < CLAIM_SECONDS
         return {"status": "running" if trained else "missing"}
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        return {"status": "failed", "error": f"a file in {run} is damaged ({error!r}): delete the folder {run}"}
+        folder = f"{name}/{run}"
+        return {"status": "failed", "error": f"a file in {folder} is damaged ({error!r}): delete the folder {folder}"}
 
 
 def _result(numbers: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
@@ -142,11 +236,3 @@ def _result(numbers: dict[str, Any], provenance: dict[str, Any]) -> dict[str, An
 def _numbers_digest(numbers: dict[str, Any]) -> str:
     """As the writer computes it (trainable.store): SHA-256 of the canonical JSON."""
     return hashlib.sha256(json.dumps(numbers, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _json(path: Path) -> Any:
-    """What a file holds; None when there is none."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None

@@ -1,84 +1,252 @@
-"""Tables of a study's frame."""
+"""Tables for people: aggregated frames in, frames of strings out, and these as text, Markdown or LaTeX.
+
+CSV is `frame.to_csv(path, index=False)` of either kind.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
-PANEL = ["dataset", "architecture", "structure", "schedule", "prune_fraction", "protocol"]
-"""What one panel of a table or a figure holds fixed."""
-SETTING = ["strategy", "shape", "weights_from", "lr_from", "budget", "momentum"]
-"""What one line holds fixed beside it."""
+from analysis.aggregate import PANEL, scenario_title, title
+from analysis.aggregate import SETTING as SETTING
+from analysis.aggregate import accuracy as accuracy
 
-
-def done_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """The finished rows. Raises ValueError when there is none: there is nothing to show."""
-    done = frame[frame["status"] == "done"]
-    if done.empty:
-        counts = ", ".join(f"{count} {status}" for status, count in frame["status"].value_counts().items())
-        raise ValueError(f"no cell is finished ({counts}): nothing to show")
-    return done
-
-
-def accuracy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy over seeds, a row per panel × setting × target sparsity, in the order of the frame.
-
-    Columns: PANEL, SETTING, label (see labels()), sparsity_target, compression_ratio (median reached), median, min,
-    max, n. Accuracies are fractions. Raises ValueError when no cell is finished, or when a seed would count twice.
-    """
-    done = done_cells(frame)
-    by = [*PANEL, *SETTING, "sparsity_target"]
-    twice = done[done["seed"].notna() & done.duplicated([*by, "seed"])]
-    if not twice.empty:
-        raise ValueError(f"rows that count a seed twice: keys {', '.join(twice['key'].head(3))} …")
-    groups = done.assign(label=labels(done)).groupby([*by, "label"], dropna=False, sort=False)
-    return groups.agg(
-        compression_ratio=("compression_ratio", "median"),
-        median=("test_accuracy", "median"),
-        min=("test_accuracy", "min"),
-        max=("test_accuracy", "max"),
-        n=("test_accuracy", "size"),
-    ).reset_index()
-
-
-def labels(frame: pd.DataFrame) -> pd.Series:
-    """What a row's line is called: its strategy, and what else tells it from others of that name in its panel."""
-    names = frame["strategy"].astype("object")
-    forms = {
-        "shape": "{} ({})",
-        "weights_from": "{} (from {})",
-        "lr_from": "{} (clock from {})",
-        "budget": "{} ({} steps)",
-        "momentum": "{} ({} momentum)",
-    }
-    for column, form in forms.items():
-        groups = frame.assign(label=names).groupby([*PANEL, "label"], dropna=False)
-        several = groups[column].transform(lambda values: values.nunique(dropna=False)) > 1
-        said = [
-            form.format(name, "the kept" if pd.isna(v) else v) for name, v in zip(names, frame[column], strict=True)
-        ]
-        names = names.where(~several, pd.Series(said, index=frame.index))
-    return names
-
-
-def title(panel: pd.Series, frame: pd.DataFrame) -> str:
-    """What a panel is called: a row of accuracy(), and the whole table, for what need not be said."""
-    parts = [panel[name] for name in ("dataset", "architecture", "structure", "schedule") if not pd.isna(panel[name])]
-    if not pd.isna(panel["prune_fraction"]):
-        parts.append(f"−{100 * panel['prune_fraction']:g} % a cycle")
-    network = (frame[["dataset", "architecture"]] == panel[["dataset", "architecture"]]).all(axis=1)
-    if len(frame.loc[network, "protocol"].unique()) > 1:
-        parts.append(f"protocol {panel['protocol']}")
-    return ", ".join(parts)
+LATEX = {
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\n": " ",
+}
+"""What LaTeX reads otherwise than it is written."""
+MARKDOWN = {**{character: rf"\{character}" for character in "\\`*_|<>[]#"}, "\n": " "}
+"""What Markdown reads otherwise than it is written."""
+BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def as_text(table: pd.DataFrame) -> str:
     """accuracy() for a terminal: strategy × sparsity for each panel, median [min, max] in percent, n beside it."""
-    table = table.assign(
-        cell=[f"{100 * r.median:.1f} [{100 * r.min:.1f}, {100 * r.max:.1f}] n={r.n}" for r in table.itertuples()],
-        sparsity=[f"{sparsity:g}" for sparsity in table["sparsity_target"]],
-    )
-    parts = []
-    for _, rows in table.groupby(PANEL, dropna=False, sort=False):
-        lines, sparsities = rows["label"].unique(), rows.sort_values("sparsity_target")["sparsity"].unique()
-        wide = rows.set_index(["label", "sparsity"])["cell"].unstack(fill_value="")  # noqa: PD010
-        wide = wide.reindex(index=lines, columns=sparsities).rename_axis(index=None, columns=None)
-        parts.append(f"{title(rows.iloc[0], table)}: test accuracy, %, by sparsity\n{wide.to_string()}")
+    parts = [
+        f"{name}: test accuracy, %, by sparsity\n{wide.set_index('strategy').rename_axis(None).to_string()}"
+        for name, wide in strategy_by_sparsity(table).items()
+    ]
     return "\n\n".join(parts)
+
+
+def strategy_by_sparsity(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """accuracy() as a table for each panel, by its title: a row per line, a column per sparsity.
+
+    A cell is the median [min, max] in percent and n: "n=2/3" while one of three cells is not finished.
+    """
+    table = table.assign(cell=_each(table, _accuracy), sparsity=[f"{s:g}" for s in table["sparsity_target"]])
+    tables = {}
+    for _, panel in table.groupby(PANEL, dropna=False, sort=False):
+        lines, sparsities = panel["label"].unique(), panel.sort_values("sparsity_target")["sparsity"].unique()
+        wide = panel.set_index(["label", "sparsity"])["cell"].unstack(fill_value="")  # noqa: PD010
+        wide = wide.reindex(index=lines, columns=sparsities).rename_axis(index="strategy", columns=None)
+        tables[title(panel.iloc[0], table)] = wide.reset_index()
+    return tables
+
+
+def iso_accuracy(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.iso_accuracy() as a table: a row per line, the compression ratio within each tolerance of dense.
+
+    A cell is the median (and the interval) over seeds: "≥" where the grid ends inside, "≤" where it begins outside.
+    """
+    table = table.assign(cell=_each(table, _reached), line=table.groupby([*PANEL, "label"], dropna=False).ngroup())
+    made = []
+    for _, line in table.groupby("line"):
+        first = line.iloc[0]
+        n = _n(first["n"], first["seeds"])
+        head = {"panel": title(first, table), "strategy": first["label"], "n": n.removeprefix("n=")}
+        within = {
+            f"within {_points(tolerance)}": cell
+            for tolerance, cell in zip(line["tolerance"], line["cell"], strict=True)
+        }
+        made.append((line.index[0], head | within))
+    return pd.DataFrame([row for _, row in sorted(made, key=lambda item: item[0])])
+
+
+def search_cost(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.search_cost() as a table, a row per line and sparsity, cheapest first within a panel."""
+    panel = table.groupby(PANEL, dropna=False, sort=False).ngroup()
+    table = table.assign(panel=panel).sort_values(["panel", "total_steps"], kind="stable")
+    return pd.DataFrame(
+        {
+            "panel": _titles(table),
+            "strategy": table["label"],
+            "compression": [f"{ratio:.2f}×" for ratio in table["compression_ratio"]],
+            "total steps": [f"{steps:,.0f}" for steps in table["total_steps"]],
+            "test accuracy, %": _each(table, _accuracy),
+            "change, points": [_signed(delta) for delta in table["delta"]],
+            "on the front": ["yes" if front else "" for front in table["front"]],
+        }
+    ).reset_index(drop=True)
+
+
+def win_tie_loss(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.win_tie_loss() counted over sparsities: a row per two strategies, a column per panel, and all.
+
+    A cell says on how many sparsities the first is ahead / level / behind.
+    """
+    table = table.assign(panel=_titles(table))
+    pairs = table.groupby(["a", "b"], sort=False)
+    panels = {
+        panel: [_counts(rows.loc[rows["panel"] == panel, "outcome"]) for _, rows in pairs]
+        for panel in table["panel"].unique()
+    }
+    names = [f"{a} against {b}" for (a, b), _ in pairs]
+    return pd.DataFrame({"win / tie / loss": names, **panels, "all": [_counts(rows["outcome"]) for _, rows in pairs]})
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.difference_intervals() as a table, a row per sparsity: descriptive, no verdict."""
+    return pd.DataFrame(
+        {
+            "panel": _titles(table),
+            "difference": [f"{row.label_a} − {row.label_b}" for row in table.itertuples()],
+            "sparsity": [f"{sparsity:g}" for sparsity in table["sparsity_target"]],
+            "mean, points": [_signed(mean) for mean in table["mean"]],
+            "95 % interval": [_range(row.low, row.high) for row in table.itertuples()],
+            "p": [_p(p) for p in table["p"]],
+            "p adjusted": [_p(p) for p in table["p_adjusted"]],
+            "n": [f"{row.n}" if row.paired else f"{row.n}, unpaired" for row in table.itertuples()],
+        }
+    )
+
+
+def across_architectures(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.across_architectures() as a table, a row per line and measure."""
+    return pd.DataFrame(
+        {
+            "scenario": [scenario_title(row) for _, row in table.iterrows()],
+            "strategy": table["label"],
+            "measure": table["measure"],
+            "change, points": [_signed(value) for value in table["value"]],
+            **_bootstrap(table, lambda row: _range(row.low, row.high)),
+        }
+    )
+
+
+def improvement(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.improvement() as a table, a row per two lines."""
+    return pd.DataFrame(
+        {
+            "scenario": [scenario_title(row) for _, row in table.iterrows()],
+            "better": table["a"],
+            "than": table["b"],
+            "probability": [f"{probability:.2f}" for probability in table["probability"]],
+            **_bootstrap(table, lambda row: "" if math.isnan(row.low) else f"[{row.low:.2f}, {row.high:.2f}]"),
+        }
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A pipe table. Numbers are written as they are, so give strings where digits matter.
+
+    >>> print(markdown(pd.DataFrame({"a|b": ["x_1"], "n": [3]})))
+    | a\\|b | n |
+    | --- | --- |
+    | x\\_1 | 3 |
+    """
+    return "\n".join(
+        f"| {' | '.join(row)} |"
+        for row in [
+            _escaped(table.columns, MARKDOWN),
+            ["---"] * len(table.columns),
+            *(_escaped(row, MARKDOWN) for row in table.itertuples(index=False)),
+        ]
+    )
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A tabular environment with booktabs' rules.
+
+    >>> print(latex(pd.DataFrame({"share, %": ["≥ 5"]})))
+    \\begin{tabular}{l}
+    \\toprule
+    share, \\% \\\\
+    \\midrule
+    $\\geq$ 5 \\\\
+    \\bottomrule
+    \\end{tabular}
+    """
+    head, *rows = (rf"{' & '.join(_escaped(row, LATEX))} \\" for row in [table.columns, *table.itertuples(index=False)])
+    rules = [r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", *rules, r"\end{tabular}"])
+
+
+def _escaped(values: Iterable[Any], escapes: dict[str, str]) -> list[str]:
+    table = {ord(character): escaped for character, escaped in escapes.items()}
+    return ["" if pd.isna(value) else str(value).translate(table) for value in values]
+
+
+def _titles(table: pd.DataFrame) -> pd.Series:
+    """Of each row's panel."""
+    panels = table.groupby(PANEL, dropna=False, sort=False)
+    names = {number: title(rows.iloc[0], table) for number, (_, rows) in enumerate(panels)}
+    return panels.ngroup().map(names)
+
+
+def _each(table: pd.DataFrame, said: Callable[[Any], str]) -> list[str]:
+    return [said(row) for row in table.itertuples()]
+
+
+def _accuracy(row: Any) -> str:
+    return f"{100 * row.median:.1f} [{100 * row.min:.1f}, {100 * row.max:.1f}] {_n(row.n, row.declared)}"
+
+
+def _n(done: int, declared: int) -> str:
+    return f"n={done}" if done == declared else f"n={done}/{declared}"
+
+
+def _reached(row: Any) -> str:
+    if row.n == 0:
+        return "not finished"
+    if row.n == 1:
+        return f"{BOUNDS[row.bound]}{row.ratio:.2f}×"
+    low, high = (f"{BOUNDS[bound]}{end:.2f}" for bound, end in ((row.low_bound, row.low), (row.high_bound, row.high)))
+    middle = "unknown" if row.bound == "unknown" else f"{BOUNDS[row.bound]}{row.ratio:.2f}×"
+    return f"{middle} [{low}, {high}]"
+
+
+def _points(number: float) -> str:
+    return f"{number:g} point" if number == 1 else f"{number:g} points"
+
+
+def _counts(outcomes: pd.Series) -> str:
+    return " / ".join(str((outcomes == outcome).sum()) for outcome in ("win", "tie", "loss")) if len(outcomes) else ""
+
+
+def _bootstrap(table: pd.DataFrame, interval: Callable[[Any], str]) -> dict[str, list[str]]:
+    return {
+        "bootstrap interval": _each(table, interval),
+        "its coverage": ["" if math.isnan(share) else f"{100 * share:.0f} %" for share in table["coverage"]],
+        "of": _each(table, lambda row: f"networks: {row.pairs}, sparsities: {row.sparsities}, seeds: {row.seeds}+"),
+    }
+
+
+def _signed(points: float) -> str:
+    return "" if math.isnan(points) else f"{points:+.2f}".replace("-", "−")
+
+
+def _range(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"[{_signed(low)}, {_signed(high)}]"
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

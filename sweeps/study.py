@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 import sweeps.plan as plan
-from analysis import load, plots, tables
+from analysis import plots, tables
+from analysis.load import load, save
 from sweeps.jobs import Jobs
 from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
@@ -103,8 +104,8 @@ def run(study: Study, options: argparse.Namespace) -> int:
         write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
 
     def write_table() -> pd.DataFrame:
-        frame = load.load(store.root, study.name)
-        load.save(frame, folder)
+        frame = load(store.root, study.name)
+        save(frame, folder)
         return frame
 
     stop = None

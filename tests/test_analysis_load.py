@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from analysis import load
+from analysis.load import SCHEMA, _numbers_digest, check, load, save
 from trainable import recipes, strategies
 from trainable.columns import columns
 from trainable.config import Cycle, describe, key
@@ -143,12 +143,12 @@ def test_the_whole_table(study):
         | {"status": "missing", "key": key(OTHER), "schedule": "one-shot", "parent": key(DENSE), "iteration": 1}
         | {"sparsity_target": 0.9, "total_steps": 800},
     ]
-    expected = pd.DataFrame([same | row for row in rows]).reindex(columns=list(load.SCHEMA)).astype(load.SCHEMA)
-    pd.testing.assert_frame_equal(load.load(study.root, "quick"), expected)
+    expected = pd.DataFrame([same | row for row in rows]).reindex(columns=list(SCHEMA)).astype(SCHEMA)
+    pd.testing.assert_frame_equal(load(study.root, "quick"), expected)
 
 
 def test_a_first_cycle_is_two_rows_with_one_key(study):
-    frame = load.load(str(study.root), "quick")
+    frame = load(str(study.root), "quick")
     assert list(frame["key"]) == [key(DENSE), key(FIRST), key(FIRST), key(SECOND), key(OTHER)]
 
 
@@ -156,19 +156,19 @@ def test_status_of_what_is_under_way(store):
     declare(store, ROWS[:1])
     claim = {"launch": "a", "host": "elsewhere", "pid": 1, "time": time.time()}
     write(store.begin(DENSE) / "claim.json", json.dumps(claim).encode())
-    assert list(load.load(store.root, "quick")["status"]) == ["running"]
+    assert list(load(store.root, "quick")["status"]) == ["running"]
     write(store.begin(DENSE) / "claim.json", json.dumps(claim | {"time": time.time() - 121}).encode())
-    assert list(load.load(store.root, "quick")["status"]) == ["missing"]
+    assert list(load(store.root, "quick")["status"]) == ["missing"]
 
 
 def test_the_dense_accuracy_of_a_dense_run_outside_the_study(store):
     declare(store, ROWS[1:2])
     finish(store, FIRST, 0.8)
-    frame = load.load(store.root, "quick")
+    frame = load(store.root, "quick")
     assert frame["dense_test_accuracy"].isna().all()
     assert frame["delta_test_accuracy"].isna().all()
     finish(store, DENSE, 0.7)
-    frame = load.load(store.root, "quick")
+    frame = load(store.root, "quick")
     assert list(frame["dense_test_accuracy"]) == [0.7]
     assert list(frame["delta_test_accuracy"]) == [pytest.approx(0.1)]
 
@@ -176,29 +176,27 @@ def test_the_dense_accuracy_of_a_dense_run_outside_the_study(store):
 def test_a_network_without_macs(store):
     declare(store, ROWS[1:2])
     finish(store, FIRST, 0.1, density=0.0004)
-    assert load.load(store.root, "quick")["theoretical_speedup"].isna().all()
+    assert load(store.root, "quick")["theoretical_speedup"].isna().all()
 
 
 def test_an_empty_study(store):
     declare(store, [])
-    frame = load.load(store.root, "quick")
+    frame = load(store.root, "quick")
     assert frame.empty
-    assert dict(frame.dtypes.astype(str)) == dict(
-        pd.DataFrame(columns=list(load.SCHEMA)).astype(load.SCHEMA).dtypes.astype(str)
-    )
+    assert dict(frame.dtypes.astype(str)) == dict(pd.DataFrame(columns=list(SCHEMA)).astype(SCHEMA).dtypes.astype(str))
 
 
 def test_what_there_is(study, tmp_path):
     with pytest.raises(ValueError, match=r"there is no storage at .*nowhere"):
-        load.load(tmp_path / "nowhere", "quick")
+        load(tmp_path / "nowhere", "quick")
     with pytest.raises(ValueError, match=r"there is no study 'full' in .*storage: it has quick$"):
-        load.load(study.root, "full")
+        load(study.root, "full")
     declare(study, ROWS[:1], name="another")
     with pytest.raises(ValueError, match=r"it has another, quick$"):
-        load.load(study.root, "full")
+        load(study.root, "full")
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match=r"it has none$"):
-        load.load(tmp_path / "bare", "full")
+        load(tmp_path / "bare", "full")
 
 
 def test_a_damaged_cells_json_is_named(study):
@@ -206,13 +204,13 @@ def test_a_damaged_cells_json_is_named(study):
     path.write_bytes(path.read_bytes()[:-10])
     way_on = "delete it, and the study's script writes it again"
     with pytest.raises(ValueError, match=rf"^{path} is damaged \(.*\): {way_on}$"):
-        load.load(study.root, "quick")
+        load(study.root, "quick")
 
 
 def test_the_digest_of_numbers_is_the_writers():
     numbers = {"b": [1, 0.1, 1e-30, None, True], "a": {"z": "−", "y": -0.0}, "test_accuracy": 1 / 3}
-    assert load._numbers_digest(numbers) == numbers_digest(numbers)
-    assert load._numbers_digest(numbers) != load._numbers_digest(numbers | {"test_accuracy": 0.5})
+    assert _numbers_digest(numbers) == numbers_digest(numbers)
+    assert _numbers_digest(numbers) != _numbers_digest(numbers | {"test_accuracy": 0.5})
 
 
 def without(name):
@@ -254,14 +252,14 @@ DAMAGES = {
 def test_a_run_with_a_damaged_file_is_a_failed_row(study, damage):
     """It says which folder to delete; every other row is as it was."""
     write(study.begin(OTHER) / "claim.json", json.dumps({"time": time.time()}).encode())
-    before = load.load(study.root, "quick")
+    before = load(study.root, "quick")
     cell, name, change = DAMAGES[damage]
     folder = study.run(key(cell))
     content = (folder / name).read_bytes()
     damaged = change(content)
     assert damaged != content
     (folder / name).write_bytes(damaged)
-    frame = load.load(study.root, "quick")
+    frame = load(study.root, "quick")
     hit = frame["key"] == key(cell)
     assert set(frame[hit]["status"]) == {"failed"}
     (error,) = set(frame[hit]["error"])
@@ -275,7 +273,7 @@ def test_a_damaged_dense_run_is_no_reference(study):
     """The rows that stand on it stay; what they are compared with is unknown."""
     path = study.run(key(DENSE)) / "result.json"
     path.write_bytes(path.read_bytes()[:-10])
-    frame = load.load(study.root, "quick")
+    frame = load(study.root, "quick")
     assert list(frame["status"]) == ["failed", "done", "done", "failed", "missing"]
     assert frame["dense_test_accuracy"].isna().all()
     assert frame["delta_test_accuracy"].isna().all()
@@ -296,7 +294,7 @@ def test_a_claim_that_goes_while_the_table_is_read(store):
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        seen = {load.load(store.root, "quick")["status"].iloc[0] for _ in range(200)}
+        seen = {load(store.root, "quick")["status"].iloc[0] for _ in range(200)}
     finally:
         stop.set()
         thread.join()
@@ -304,17 +302,48 @@ def test_a_claim_that_goes_while_the_table_is_read(store):
 
 
 def test_saving(study, tmp_path):
-    frame = load.load(study.root, "quick")
+    frame = load(study.root, "quick")
     folder = study.study("quick")
     for _ in range(2):
-        load.save(frame, folder)
+        save(frame, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["cells.json", "results.csv", "results.parquet"]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
-    pd.testing.assert_frame_equal(pd.read_csv(folder / "results.csv", dtype=load.SCHEMA), frame)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "results.csv", dtype=SCHEMA), frame)
+
+
+def test_checking(study):
+    frame = load(study.root, "quick")
+    assert check(frame) is None
+    assert check(frame[frame["status"] == "missing"]) is None
+    with pytest.raises(
+        ValueError, match=r"^unknown column accuracy, n: the columns are study, unit, key, .*finished_at$"
+    ):
+        check(frame.assign(n=3, accuracy=0.5))
+    with pytest.raises(
+        ValueError, match=r"^the table lacks the column key, seed: it needs every one of analysis.load.S"
+    ):
+        check(frame.drop(columns=["seed", "key"]))
+    with pytest.raises(ValueError, match=r"^the table has no row: nothing to show$"):
+        check(frame.iloc[:0])
+    with pytest.raises(ValueError, match=r"^5 rows stand twice \(study, schedule and key are the same\): .* …$"):
+        check(pd.concat([frame, frame]))
+    message = rf"^1 rows are done and have no test_accuracy \(NaN\): {key(DENSE)}$"
+    with pytest.raises(ValueError, match=message):
+        check(frame.assign(test_accuracy=frame["test_accuracy"].where(frame.index > 0)))
+
+
+def test_analysis_names_its_three_loaders():
+    import analysis
+
+    assert (analysis.load.__module__, analysis.load_published.__module__, analysis.load_renda2020.__module__) == (
+        "analysis.load",
+        "analysis.mikler2021",
+        "analysis.renda2020",
+    )
 
 
 def test_analysis_needs_neither_torch_nor_ray():
-    modules = "analysis.load, analysis.tables, analysis.plots, analysis.__main__"
+    modules = "analysis.load, analysis.published, analysis.tables, analysis.plots, analysis.__main__"
     script = f"import sys, {modules}; print(*sorted({{'torch', 'ray'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "\n"

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from analysis import __main__ as command
-from analysis import load, tables
+from analysis import tables
+from analysis.load import load
 from trainable import recipes, strategies
 from trainable.columns import columns
 from trainable.config import Cycle, describe
@@ -64,7 +65,7 @@ def test_json(store, capsys):
     finish(store, HALF, 0.5)
     assert command.main(["table", str(store.root), "quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    expected = tables.accuracy(load.load(store.root, "quick"))
+    expected = tables.accuracy(load(store.root, "quick"))
     assert [list(row) for row in rows] == [list(expected.columns)] * 2
     assert [(row["strategy"], row["median"], row["n"]) for row in rows] == [
         ("dense", 0.975, 1),

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from analysis import load
+from analysis.load import SCHEMA
 from sweeps import live
 from sweeps.jobs import Jobs
 from sweeps.live import Display, steps_saved
@@ -30,7 +30,7 @@ def table(accuracy=None):
     row = {"status": "missing"} if accuracy is None else {"status": "done", "test_accuracy": accuracy}
     rest = {"dataset": "digits", "architecture": "resnet8-8", "schedule": "dense", "strategy": "dense"}
     rest |= {"sparsity_target": 0.0, "compression_ratio": 1.0}
-    return pd.DataFrame([row | rest]).reindex(columns=list(load.SCHEMA)).astype(load.SCHEMA)
+    return pd.DataFrame([row | rest]).reindex(columns=list(SCHEMA)).astype(SCHEMA)
 
 
 @pytest.fixture

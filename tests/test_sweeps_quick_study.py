@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import metadata
 
-from analysis import load, tables
+from analysis import tables
+from analysis.load import SCHEMA, load
 from sweeps import quick_study
 from trainable import recipes
 from trainable.config import DenseRun, key
@@ -133,11 +134,11 @@ def test_results(studied):
 def test_the_table_in_three_forms(studied):
     folder, _ = studied
     study = folder / "storage/studies/quick"
-    frame = load.load(folder / "storage", "quick")
+    frame = load(folder / "storage", "quick")
     assert list(frame["status"]) == ["done"] * 7
     assert list(frame["sparsity_target"]) == [0.0, 0.0, 0.95, 0.5, 0.75, 0.875, 0.9375]
     pd.testing.assert_frame_equal(pd.read_parquet(study / "results.parquet"), frame)
-    pd.testing.assert_frame_equal(pd.read_csv(study / "results.csv", dtype=load.SCHEMA), frame)
+    pd.testing.assert_frame_equal(pd.read_csv(study / "results.csv", dtype=SCHEMA), frame)
     declared = json.loads((study / "cells.json").read_text())
     assert [row["key"] for row in declared] == list(frame["key"])
 
@@ -145,7 +146,7 @@ def test_the_table_in_three_forms(studied):
 def test_what_is_printed(studied):
     """The table on stdout and nothing else; the plan first, progress and the way to TensorBoard on stderr."""
     folder, done = studied
-    frame = load.load(folder / "storage", "quick")
+    frame = load(folder / "storage", "quick")
     assert done.stdout == tables.as_text(tables.accuracy(frame)) + "\n"
     assert done.stderr.startswith("cells           7: 0 done, 7 missing\n")
     assert f"tensorboard --logdir {folder / 'storage/studies/quick/tensorboard'}" in done.stderr
@@ -309,7 +310,7 @@ def test_two_launches_over_one_storage(tmp_path):
     assert sum(result["provenance"]["steps_run"] for result in found.values()) == plan
     assert {tuple(result["provenance"]["resumed_at"]) for result in found.values()} == {()}
     assert said[0][0] == said[1][0]
-    one, two = (load.load(tmp_path / "storage", name).drop(columns="study") for name in ("one", "two"))
+    one, two = (load(tmp_path / "storage", name).drop(columns="study") for name in ("one", "two"))
     assert set(one["status"]) == {"done"}
     pd.testing.assert_frame_equal(one, two)
     reports = [len(re.findall(r"^\[\d+/14\] .* test accuracy", text, re.M)) for _, text in said]

@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
-from analysis import load
+from analysis.load import load
 from sweeps import study
 from sweeps.study import Study
 from trainable import recipes, strategies
@@ -83,7 +83,7 @@ def test_a_finished_study_needs_no_ray(store, capsys):
     assert err.startswith("cells           3: 3 done, 0 missing\n")
     folder = store.study("quick")
     assert files(folder) == ["accuracy.png", "accuracy.svg", "cells.json", "results.csv", "results.parquet"]
-    frame = load.load(store.root, "quick")
+    frame = load(store.root, "quick")
     assert list(zip(frame["schedule"], frame["key"], strict=True)) == [(name, key(cell)) for name, cell in ROWS]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
     for name in ("results.parquet", "accuracy.png"):
@@ -96,7 +96,7 @@ def test_a_damaged_result_is_no_success(store, capsys):
     (folder / "result.json").write_text("{")
     assert command(store) == 1
     assert f"failed: a file in {folder} is damaged (" in capsys.readouterr().err
-    assert list(load.load(store.root, "quick")["status"]) == ["done", "failed", "failed", "done"]
+    assert list(load(store.root, "quick")["status"]) == ["done", "failed", "failed", "done"]
 
 
 def test_cells_only_grow(store, capsys):
