@@ -14,15 +14,19 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
+from analysis.aggregate import SETTING, TEST_IMAGES
 from analysis.load import check
-from analysis.tables import SETTING
 
 MARGIN = 0.0025
 """Differences below it are equivalent: 0.25 points."""
 BOUNDARY = 0.6
 """Sparsities up to here are low, above high. Ours: the papers give none."""
-TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
-"""Of the data sets that are known by name."""
+
+NEEDED = [
+    *("dataset", "architecture", "structure", "schedule", "iteration", "prune_fraction", "sparsity_target", *SETTING),
+    *("unit", "key", "seed", "status", "test_accuracy", "dense_steps", "total_steps"),
+]
+"""Columns of a frame that verdicts come from."""
 
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "no data"]
 Network = tuple[str, str]
@@ -154,7 +158,7 @@ def evaluate(
     require_margin(frame, margin)
     if not allow_mixed:
         require_one_protocol(frame)
-    cells = frame.assign(
+    cells = frame[NEEDED].assign(
         point=frame["sparsity_target"].round(3),
         range=np.where(frame["sparsity_target"] <= BOUNDARY + 1e-9, "low", "high"),
         prune_fraction=frame["prune_fraction"].fillna(0),
@@ -192,8 +196,8 @@ def require_margin(frame: pd.DataFrame, margin: float) -> None:
 def require_one_protocol(frame: pd.DataFrame) -> None:
     """Raise ValueError when networks of one name were trained in two ways."""
     for (dataset, architecture), rows in frame.groupby(["dataset", "architecture"], sort=False):
-        if rows["protocol"].nunique() > 1:
-            ways = rows.drop_duplicates("protocol")[["protocol", "protocol_name", "dense_steps", "precision"]]
+        ways = rows.drop_duplicates("protocol")
+        if len(ways) > 1:
             listed = "; ".join(f"{w.protocol} ({w.protocol_name}, {w.dense_steps} steps)" for w in ways.itertuples())
             raise ValueError(
                 f"{architecture} on {dataset} was trained by {len(ways)} protocols: {listed}. "
@@ -301,7 +305,7 @@ class _Scope:
     def sides(self, part: Comparison, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Rows of a and b, finished or not."""
         here = pd.MultiIndex.from_frame(cells[["dataset", "architecture"]]).isin(self.networks)
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             self._side(cells[here], strategy, self.schedule if schedule is None else schedule)
             for strategy, schedule in ((part.a, part.a_schedule), (part.b, part.b_schedule))
         )
@@ -346,24 +350,23 @@ def _scopes(claim: Claim, cells: pd.DataFrame) -> Iterator[_Scope]:
 def _of_scope(scope: _Scope, cells: pd.DataFrame, judge: _Judge) -> Iterator[dict[str, Any]]:
     """Rows of one scope: for each way to choose settings the claim's own, and its parts' where it has several."""
     parts = {str(part): _variants(part, *scope.sides(part, cells)) for part in scope.claim.parts}
-    settings = list(dict.fromkeys(setting for variants in parts.values() for setting in variants)) or [""]
+    settings = list(dict.fromkeys(setting for variants in parts.values() for setting in variants if setting)) or [""]
     for setting in settings:
         look = judge.look(scope.networks)
-        measured = [_measure_part(part, parts[str(part)].get(setting), judge) for part in scope.claim.parts]
+        chosen = [parts[str(part)].get(setting, parts[str(part)].get("")) for part in scope.claim.parts]
+        measured = [_measure_part(part, sides, judge) for part, sides in zip(scope.claim.parts, chosen, strict=True)]
         against = _adjusted([None if m is None else m.below.p for _, m, _ in measured])
         adjusted = _adjusted([None if m is None else _in_favour(scope.claim, m).p for _, m, _ in measured])
         rows = []
-        for part, (sample, found, unfinished), p_against, p_adjusted in zip(
-            scope.claim.parts, measured, against, adjusted, strict=True
+        for part, sides, (sample, found, unfinished), p_against, p_adjusted in zip(
+            scope.claim.parts, chosen, measured, against, adjusted, strict=True
         ):
             head = {**scope.columns(), "part": str(part), "setting": setting}
-            if sample is None or found is None:
+            if sides is None or sample is None or found is None:
                 rows.append(_no_data(head, judge) | ({"note": unfinished} if unfinished else {}))
             else:
                 rows.append(head | _row(scope.claim, sample, found, p_against, p_adjusted, look, judge, unfinished))
-                rows[-1]["note"] = "; ".join(
-                    note for note in (rows[-1]["note"], _costs(part, *parts[str(part)][setting])) if note
-                )
+                rows[-1]["note"] = "; ".join(note for note in (rows[-1]["note"], _costs(part, *sides)) if note)
         yield from rows if len(rows) == 1 else [_together(scope.columns() | {"setting": setting}, rows), *rows]
 
 
@@ -372,6 +375,8 @@ def _variants(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, t
 
     Sides of several settings (budgets, rewind points) are compared at equal budget where both have cells of it.
     """
+    if a.empty or b.empty:
+        return {"": (a, b)}
     ways = list(itertools.product(_by_setting(a), _by_setting(b)))
     if "budget" not in part.match and not {"dense"} & {part.a, part.b}:
         equal = [(x, y) for x, y in ways if set(x["budget"]) == set(y["budget"])]
@@ -383,18 +388,18 @@ def _by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """One frame, or one for each setting when a seed has several cells at one point."""
     point = ["dataset", "architecture", "seed", "unit", "point", "prune_fraction", "iteration"]
     point.remove("unit" if rows["seed"].notna().all() else "seed")
-    if not rows.duplicated(point).any() or rows["strategy"].iloc[0] in ("dense", "dense-extra-budget"):
+    if rows["strategy"].iloc[0] in ("dense", "dense-extra-budget") or not rows.duplicated(point).any():
         return [rows]
     return [group for _, group in rows.groupby(SETTING, dropna=False, sort=True)]
 
 
 def _setting_name(a: pd.DataFrame, b: pd.DataFrame) -> str:
-    names = []
-    for side in (a, b):
-        row = side.iloc[0]
-        source = "" if pd.isna(row["weights_from"]) else f" from {row['weights_from']}"
-        names.append(f"{row['budget']:,} steps{source}")
-    return f"{names[0]} against {names[1]}" if names[0] != names[1] else names[0]
+    """58,594 steps; with the rewind points, and both budgets, where they differ."""
+    budgets, sources = [[side[column].iloc[0] for side in (a, b)] for column in ("budget", "weights_from")]
+    steps = " against ".join(f"{budget:,} steps" for budget in dict.fromkeys(budgets))
+    implied = [pd.isna(source) or source == str(side["dense_steps"].iloc[0] - side["budget"].iloc[0])
+               for source, side in zip(sources, (a, b), strict=True)]  # fmt: skip
+    return steps if all(implied) else f"{steps}, weights from {' and '.join(str(s) for s in sources if not pd.isna(s))}"
 
 
 def _measure_part(
@@ -556,7 +561,7 @@ def _together(head: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any
         "p_equivalent": max(row["p_equivalent"] for row in rows),
         "n": min((row["n"] for row in known), default=0),
         "note": "the weakest part's numbers" if known else "",
-        "needs": "",
+        "needs": "; ".join(dict.fromkeys(row["needs"] for row in rows if row["needs"])),
     }
 
 
@@ -565,7 +570,7 @@ def _all_of(verdicts: list[str]) -> Verdict:
         return "contradicted"
     for same in ("supported", "equivalent", "no data"):
         if set(verdicts) == {same}:
-            return same  # type: ignore[return-value]
+            return same
     return "undecided"
 
 
@@ -584,7 +589,8 @@ def _everywhere(claim: Claim, rows: list[dict[str, Any]], judge: _Judge) -> dict
     names = ("claim", "text", "source", "scope", "about", "dataset", "architecture", "structure", "schedule", "range")
     whole = _together({name: head[name] for name in names} | {"setting": ""}, single)
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    return whole | {"verdict": _all_of(verdicts), "p_against": float(against.min()), "note": f"{counts} of its scopes"}
+    note = f"{counts} of its scopes"
+    return whole | {"verdict": _all_of(verdicts), "p_against": float(against.min()), "note": note, "needs": ""}
 
 
 def _no_data(head: dict[str, Any], judge: _Judge) -> dict[str, Any]:

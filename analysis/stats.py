@@ -6,10 +6,11 @@ A unit is one dense run; callers average whatever a unit has several of before t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 Values = Sequence[float] | np.ndarray
 
@@ -17,7 +18,7 @@ EXACT_UNITS = 16
 """Up to so many units all 2^n sign flips are counted; beyond, FLIPS random ones."""
 EXACT_SPLITS = 50_000
 """Up to so many ways to split the units in two all are counted; beyond, FLIPS random ones."""
-FLIPS = 100_000
+FLIPS = 20_000
 FIRST_LEVEL, LATER_LEVEL = 0.04, 0.01
 MOST_UNITS = 1_000
 """Beyond so many units, how many are needed is not said."""
@@ -49,7 +50,7 @@ class Effect:
         """One-sided t bound; NaN where the standard error is not known."""
         if math.isnan(self.se):
             return math.nan
-        reach = float(stats.t.ppf(1 - level, self.df)) * self.se
+        reach = float(special.stdtrit(self.df, 1 - level)) * self.se
         return self.mean + reach if upper else self.mean - reach
 
     def p_above(self, margin: float) -> float:
@@ -58,7 +59,7 @@ class Effect:
             return 1.0
         if self.se == 0:
             return 0.0 if self.mean + margin > 0 else 1.0
-        return float(stats.t.sf((self.mean + margin) / self.se, self.df))
+        return float(special.stdtr(self.df, -(self.mean + margin) / self.se))
 
 
 def level(look: int) -> float:
@@ -101,7 +102,7 @@ def unpaired_test(a: Values, b: Values, *, margin: float = 0.0, seed: int = 0) -
     """That a is above b − margin: rank sum of a + margin against b, and Welch's t test."""
     a, b = _values(a) + margin, _values(b)
     exact = mann_whitney(a, b, seed=seed)
-    smallest = 1 / math.comb(len(a) + len(b), len(a)) if _all_splits(a, b) else 1 / (FLIPS + 1)
+    smallest = 1 / math.comb(len(a) + len(b), len(a)) if _all_splits(len(a), len(b)) else 1 / (FLIPS + 1)
     return OneSided(p=max(exact, unpaired_effect(a, b).p_above(0)), p_exact=exact, smallest_p=smallest)
 
 
@@ -112,12 +113,7 @@ def sign_flip(values: Values, *, seed: int = 0) -> float:
     (True, 0.5, 1.0)
     """
     v = _values(values)
-    n = len(v)
-    if n <= EXACT_UNITS:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(_at_least(signs @ v, v.sum(), v)))
-    signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (FLIPS, n), dtype=np.int8)
-    return float((1 + np.sum(_at_least(signs @ v, v.sum(), v))) / (FLIPS + 1))
+    return _share(_at_least(_signs(len(v), seed) @ v, v.sum(), v), exact=len(v) <= EXACT_UNITS)
 
 
 def mann_whitney(a: Values, b: Values, *, seed: int = 0) -> float:
@@ -129,12 +125,8 @@ def mann_whitney(a: Values, b: Values, *, seed: int = 0) -> float:
     a, b = _values(a), _values(b)
     ranks = stats.rankdata(np.concatenate([a, b]))
     observed = ranks[: len(a)].sum()
-    if _all_splits(a, b):
-        sums = ranks[np.array(list(combinations(range(len(ranks)), len(a))))].sum(axis=1)
-        return float(np.mean(_at_least(sums, observed, ranks)))
-    orders = np.random.default_rng(seed).permuted(np.tile(ranks, (FLIPS, 1)), axis=1)
-    sums = orders[:, : len(a)].sum(axis=1)
-    return float((1 + np.sum(_at_least(sums, observed, ranks))) / (FLIPS + 1))
+    exact = _all_splits(len(a), len(b))
+    return _share(_at_least(_splits(len(a), len(b), seed) @ ranks, observed, ranks), exact=exact)
 
 
 def t_interval(values: Values, confidence: float = 0.95) -> tuple[float, float]:
@@ -241,5 +233,30 @@ def _at_least(sums: np.ndarray, observed: float, v: np.ndarray) -> np.ndarray:
     return sums >= observed - 1e-9 * np.abs(v).sum()
 
 
-def _all_splits(a: np.ndarray, b: np.ndarray) -> bool:
-    return math.comb(len(a) + len(b), len(a)) <= EXACT_SPLITS
+def _share(reached: np.ndarray, *, exact: bool) -> float:
+    """p: the share that reaches the observed sum, which is one of all, or one more beside random ones."""
+    return float(reached.mean()) if exact else float((1 + reached.sum()) / (1 + len(reached)))
+
+
+@lru_cache(maxsize=8)
+def _signs(n: int, seed: int) -> np.ndarray:
+    """Ways to flip n signs, all or FLIPS random ones: −1 or 1, [ways, n]."""
+    if n <= EXACT_UNITS:
+        return 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    return 1.0 - 2 * np.random.default_rng(seed).integers(0, 2, (FLIPS, n))
+
+
+@lru_cache(maxsize=8)
+def _splits(a: int, b: int, seed: int) -> np.ndarray:
+    """Ways to choose a of a + b units, all or FLIPS random ones: 1 where chosen, [ways, a + b]."""
+    if not _all_splits(a, b):
+        first = np.tile(np.arange(a + b) < a, (FLIPS, 1)).astype(float)
+        return np.random.default_rng(seed).permuted(first, axis=1)
+    chosen = np.array(list(combinations(range(a + b), a)))
+    ways = np.zeros((len(chosen), a + b))
+    ways[np.arange(len(chosen))[:, None], chosen] = 1
+    return ways
+
+
+def _all_splits(a: int, b: int) -> bool:
+    return math.comb(a + b, a) <= EXACT_SPLITS

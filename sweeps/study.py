@@ -119,7 +119,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if (frame["status"] == "done").any():
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
         print(tables.as_text(tables.accuracy(frame)))
-        _say(f"figure: {folder / 'accuracy.png'} and .svg")
+        _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
     _say(f"table: {folder / 'results.parquet'} and .csv")
     failed = frame[(frame["status"] == "failed") & frame["key"].isin(list(jobs.cells))]
     for error in failed["error"].unique():
