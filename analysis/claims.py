@@ -31,6 +31,10 @@ NEEDED = [
 Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "no data"]
 Network = tuple[str, str]
 """(data set, architecture)."""
+Unit = tuple[str, str, str]
+"""(data set, architecture, dense run)."""
+Place = tuple[Any, ...]
+"""What two cells agree in when they are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +163,7 @@ def evaluate(
     if not allow_mixed:
         require_one_protocol(frame)
     cells = frame[NEEDED].assign(
+        network=frame["dataset"] + "/" + frame["architecture"],
         point=frame["sparsity_target"].round(3),
         range=np.where(frame["sparsity_target"] <= BOUNDARY + 1e-9, "low", "high"),
         prune_fraction=frame["prune_fraction"].fillna(0),
@@ -304,7 +309,7 @@ class _Scope:
 
     def sides(self, part: Comparison, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Rows of a and b, finished or not."""
-        here = pd.MultiIndex.from_frame(cells[["dataset", "architecture"]]).isin(self.networks)
+        here = cells["network"].isin(["/".join(network) for network in self.networks])
         return tuple(
             self._side(cells[here], strategy, self.schedule if schedule is None else schedule)
             for strategy, schedule in ((part.a, part.a_schedule), (part.b, part.b_schedule))
@@ -421,40 +426,64 @@ def sample(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Sample | None:
     Paired where at least half of the smaller side's units match; else two sides, at the points that both have, and
     where several networks are pooled each about its own mean.
     """
-    network = ["dataset", "architecture"]
-    value = "test_accuracy"
-    a, b = (side.drop_duplicates(["key", "unit"]) for side in (a, b))
     if part.a_schedule != part.b_schedule:  # a chain's first cycle is its one-shot cell
         same = set(a["key"]) & set(b["key"])
         a, b = (side[~side["key"].isin(same)] for side in (a, b))
-    if a.empty or b.empty:
+    left, right = (_by_unit(side, part.match) for side in (a, b))
+    differences = {
+        unit: float(np.mean(found))
+        for unit, places in left.items()
+        if (found := [x - y for place, xs in places.items() for x in xs for y in right.get(unit, {}).get(place, [])])
+    }
+    if differences and 2 * len(differences) >= min(len(left), len(right)):
+        groups = tuple(_by_network(differences).values())
+        return Sample(differences=np.concatenate(groups), a=np.array([]), b=np.array([]), groups=groups)
+    sides = [_by_network(_at_common_places(*way)) for way in ((left, right), (right, left))]
+    if not all(sides):
         return None
-    pairs = a.merge(b, on=[*network, "unit", *part.match], suffixes=("", "_b"))
-    units = min(side.groupby(network)["unit"].nunique().sum() for side in (a, b))
-    if len(pairs) and 2 * pairs.groupby(network)["unit"].nunique().sum() >= units:
-        d = (
-            (pairs[value] - pairs[f"{value}_b"])
-            .groupby([pairs[name] for name in [*network, "unit"]], sort=False)
-            .mean()
-        )
-        groups = tuple(group.to_numpy() for _, group in d.groupby(level=network, sort=False))
-        return Sample(differences=d.to_numpy(), a=np.array([]), b=np.array([]), groups=groups)
-    sides = []
-    for side, other in ((a, b), (b, a)):
-        common = side.merge(other[[*network, *part.match]].drop_duplicates(), on=[*network, *part.match])
-        sides.append(common.groupby([*network, "unit"], sort=False)[value].mean())
-    if not all(len(side) for side in sides):
+    if len({network for side in sides for network in side}) > 1:
+        both = sides[0].keys() & sides[1].keys()
+        centre = {network: np.mean([side[network].mean() for side in sides]) for network in both}
+        sides = [{network: side[network] - centre[network] for network in side if network in both} for side in sides]
+    if not all(sides):
         return None
-    centre = pd.concat([side.groupby(level=network).mean() for side in sides], axis=1).dropna().mean(axis=1)
-    centred = [_about(side, centre) for side in sides] if len(centre) > 1 else sides
-    groups = tuple(g.to_numpy() for side in centred for _, g in side.groupby(level=network, sort=False))
-    return Sample(differences=None, a=centred[0].to_numpy(), b=centred[1].to_numpy(), groups=groups)
+    pooled_a, pooled_b = (np.concatenate(list(side.values())) for side in sides)
+    return Sample(
+        differences=None, a=pooled_a, b=pooled_b, groups=tuple(group for side in sides for group in side.values())
+    )
 
 
-def _about(side: pd.Series, centre: pd.Series) -> pd.Series:
-    """Each unit's value less its network's centre; networks without one are left out."""
-    found = centre.reindex(side.index.droplevel("unit")).to_numpy()
-    return (side - found)[~np.isnan(found)]
+def _by_unit(side: pd.DataFrame, match: list[str]) -> dict[Unit, dict[Place, list[float]]]:
+    """Accuracies of each unit by what cells agree in when they are compared; a cell in two rows counts once."""
+    found: dict[Unit, dict[Place, list[float]]] = {}
+    names = ["key", "dataset", "architecture", "unit", "test_accuracy", *match]
+    seen = set()
+    for key, dataset, architecture, unit, accuracy, *place in zip(
+        *(side[name].tolist() for name in names), strict=True
+    ):
+        if (key, unit) not in seen:
+            seen.add((key, unit))
+            found.setdefault((dataset, architecture, unit), {}).setdefault(tuple(place), []).append(accuracy)
+    return found
+
+
+def _at_common_places(
+    side: dict[Unit, dict[Place, list[float]]], other: dict[Unit, dict[Place, list[float]]]
+) -> dict[Unit, float]:
+    """Each unit's mean accuracy over the places that any unit of the same network has on the other side."""
+    there = {(*unit[:2], place) for unit, places in other.items() for place in places}
+    common = {
+        unit: [x for place, xs in places.items() if (*unit[:2], place) in there for x in xs]
+        for unit, places in side.items()
+    }
+    return {unit: float(np.mean(found)) for unit, found in common.items() if found}
+
+
+def _by_network(values: dict[Unit, float]) -> dict[Network, np.ndarray]:
+    found: dict[Network, list[float]] = {}
+    for (dataset, architecture, _), value in values.items():
+        found.setdefault((dataset, architecture), []).append(value)
+    return {network: np.array(group) for network, group in found.items()}
 
 
 def _in_favour(claim: Claim, found: Measured) -> stats.OneSided:

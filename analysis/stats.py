@@ -4,6 +4,7 @@ A unit is one dense run; callers average whatever a unit has several of before t
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -123,7 +124,7 @@ def mann_whitney(a: Values, b: Values, *, seed: int = 0) -> float:
     (True, 1.0)
     """
     a, b = _values(a), _values(b)
-    ranks = stats.rankdata(np.concatenate([a, b]))
+    ranks = stats.rankdata(np.concatenate([a, b]).round(12))  # means of equal numbers in another order are ties
     observed = ranks[: len(a)].sum()
     exact = _all_splits(len(a), len(b))
     return _share(_at_least(_splits(len(a), len(b), seed) @ ranks, observed, ranks), exact=exact)
@@ -210,11 +211,16 @@ def units_needed(distance: float, sd: float, level: float, power: float = 0.8) -
     least = max(2, math.ceil(-math.log2(level)))
     if distance <= 0:
         return None
-    n = np.arange(least, MOST_UNITS + 1)
-    shift = np.minimum(np.sqrt(n) * distance / max(sd, 1e-12), 1e3)  # beyond, scipy's distribution is 0 or NaN
-    enough = stats.nct.sf(stats.t.ppf(1 - level, n - 1), n - 1, shift) >= power
-    enough |= shift > 37
-    return int(n[enough][0]) if enough.any() else None
+
+    def enough(n: int) -> bool:
+        shift = math.sqrt(n) * distance / max(sd, 1e-12)
+        if shift > 30:  # power 1; from 36 on scipy's noncentral t is NaN
+            return True
+        return bool(1 - special.nctdtr(n - 1, shift, special.stdtrit(n - 1, 1 - level)) >= power)
+
+    sizes = range(least, MOST_UNITS + 1)
+    found = bisect_left(sizes, True, key=enough)
+    return sizes[found] if found < len(sizes) else None
 
 
 def _values(values: Values) -> np.ndarray:
