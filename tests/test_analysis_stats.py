@@ -106,7 +106,7 @@ def test_unpaired_is_scipys_welch_test(margin):
 
 
 def test_a_p_is_the_larger_of_two():
-    """Seven alike of one sign: the t test has p near 0, the sign flip has 1/128. One wild value: the other way round."""
+    """Seven alike: the t test has p near 0, the sign flip 1/128. One wild value: the other way round."""
     alike, wild = (1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06), (1, 1, 1, 1, 1, 1, 100)
     assert stats.paired_test(alike).p == stats.paired_test(alike).p_exact == 1 / 128
     assert stats.paired_test(wild).p_exact == 1 / 128
@@ -210,7 +210,7 @@ def test_mcnemar_wants_the_same_images():
 
 @pytest.mark.parametrize(("n", "low", "high"), [(6, 1, 6), (8, 1, 8), (9, 2, 8), (11, 2, 10), (12, 3, 10), (20, 6, 15)])
 def test_median_interval_is_the_table_of_order_statistics(n, low, high):
-    """Of 95 %, as printed in tables of the sign test (Conover 1999, table A3)."""
+    """Ranks by hand: of 12 values P(at most 2 below) = 79/4096 < 2.5 %, P(at most 3 below) = 299/4096 is not."""
     assert stats.median_interval(RANDOM.permutation(np.arange(1, n + 1))) == (low, high)
 
 
