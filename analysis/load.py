@@ -6,11 +6,13 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import fs
@@ -82,22 +84,47 @@ def load(storage: str | Path, study: str) -> pd.DataFrame:
     (the message says which there are), OSError when a remote storage does not answer.
     """
     files, name = _files(storage)
+    cells = declared(storage, study)
+    if _is_remote(storage) and (finished := _finished(files, study, cells)) is not None:
+        return finished
+    keys = dict.fromkeys(key for row in cells for key in (row["key"], row["unit"]))
+    with ThreadPoolExecutor(READERS) as pool:
+        runs = dict(zip(keys, pool.map(partial(_outcome, files, name), keys), strict=True))
+    rows = [_row(row, runs[row["key"]], runs[row["unit"]]) for row in cells]
+    return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
+
+
+def declared(storage: str | Path, study: str) -> list[dict[str, Any]]:
+    """A study's rows as they were declared, each with its complete description under "cell". Raises as load() does."""
+    files, name = _files(storage)
     content = _read(files, f"studies/{study}/cells.json")
     if content is None:
         found = ", ".join(_studies(files)) or "none"
         raise ValueError(f"there is no study {study!r} in {name}: it has {found}")
     try:
-        declared = json.loads(content)
+        return list(json.loads(content))
     except ValueError as error:
         path = f"{name}/studies/{study}/cells.json"
         raise ValueError(f"{path} is damaged ({error}): delete it, and the study's script writes it again") from error
-    if _is_remote(storage) and (finished := _finished(files, study, declared)) is not None:
-        return finished
-    keys = dict.fromkeys(key for row in declared for key in (row["key"], row["unit"]))
-    with ThreadPoolExecutor(READERS) as pool:
-        runs = dict(zip(keys, pool.map(partial(_outcome, files, name), keys), strict=True))
-    rows = [_row(row, runs[row["key"]], runs[row["unit"]]) for row in declared]
-    return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
+
+
+def histories(storage: str | Path, keys: Iterable[str]) -> list[list[dict[str, Any]]]:
+    """Of each finished run its evaluations, in order: step, lr, train_loss, test_accuracy, test_loss, …"""
+    files, _ = _files(storage)
+    results = [_json(files, f"runs/{key}/result.json") for key in keys]
+    return [result["numbers"]["history"] if result else [] for result in results]
+
+
+def correct(storage: str | Path, key: str) -> np.ndarray:
+    """Which test images a finished network has right: boolean [test images, and up to 7 False].
+
+    Raises ValueError when it has not finished.
+    """
+    files, name = _files(storage)
+    result, bits = _json(files, f"runs/{key}/result.json"), _read(files, f"runs/{key}/correct.bits")
+    if result is None or bits is None:
+        raise ValueError(f"{key} is no finished run of {name}: a key stands in the table's column `key`")
+    return np.unpackbits(np.frombuffer(bits, np.uint8)).astype(bool)
 
 
 def check(frame: pd.DataFrame) -> None:

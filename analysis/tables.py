@@ -153,6 +153,80 @@ def improvement(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """claims.evaluate() as a table. Bounds are one-sided, each at the level; p is after Holm over a claim's parts."""
+    return pd.DataFrame(
+        {
+            "claim": table["claim"],
+            "scope": table["scope"].str.replace("/", ", "),
+            "comparison": table["part"],
+            "setting": table["setting"],
+            "verdict": table["verdict"],
+            "effect, points": [_signed(100 * effect) for effect in table["effect"]],
+            "bounds": [_range(100 * row.low, 100 * row.high) for row in table.itertuples()],
+            "p": [_p(p) for p in table["p_adjusted"]],
+            "n": table["n"].astype("string"),
+            "level": [
+                f"{row.level:g}" if row.look == 0 else f"{row.level:g}, look {row.look + 1}"
+                for row in table.itertuples()
+            ],
+            "smallest p": [_p(p) for p in table["smallest_p"]],
+            "remarks": ["; ".join(filter(None, said)) for said in zip(table["note"], table["needs"], strict=True)],
+        }
+    )
+
+
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """published.summary() as a table: beside our shares those of two wrong tables."""
+    shares = {"accuracy": "within 1 point", "change": "change within 0.5", "both": "both", "signs": "signs of pairs"}
+    others = {"": "", "dense_": "dense everywhere", "exchanged_": "rewindings exchanged"}
+    return pd.DataFrame(
+        {
+            "panel": table["source"],
+            "points": [f"{row.points} of {row.printed}" for row in table.itertuples()],
+            **{
+                f"{said} ({other})" if other else said: [_percent(share) for share in table[f"{prefix}{name}"]]
+                for prefix, other in others.items()
+                for name, said in shares.items()
+            },
+            "reproduced": ["" if pd.isna(held) else "yes" if held else "no" for held in table["reproduced"]],
+            "because": table["reason"],
+        }
+    )
+
+
+def score_points(table: pd.DataFrame) -> pd.DataFrame:
+    """published.scorecard() as a table, a row per published point."""
+    return pd.DataFrame(
+        {
+            "panel": table["source"],
+            "strategy": table["strategy"],
+            "sparsity": [f"{sparsity:g}" for sparsity in table["sparsity"]],
+            "theirs, %": [f"{100 * accuracy:.2f}" for accuracy in table["theirs"]],
+            "ours, %": [f"{100 * accuracy:.2f}" for accuracy in table["ours"]],
+            "n": table["n"].astype("string"),
+            "their change": [_signed(100 * change) for change in table["change_theirs"]],
+            "our change": [_signed(100 * change) for change in table["change_ours"]],
+            "within 1 point": ["yes" if held else "no" for held in table["within_accuracy"]],
+            "change within 0.5": ["yes" if held else "no" for held in table["within_change"]],
+            "trained otherwise": table["differences"],
+        }
+    )
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """methods.costs() as a table."""
+    return pd.DataFrame(
+        {
+            "what": table["what"],
+            "networks": [f"{count:,}" for count in table["networks"]],
+            "steps trained": [f"{steps:,}" for steps in table["steps"]],
+            "if each trained its whole past": [f"{steps:,}" for steps in table["if_separate"]],
+            "device hours": ["not recorded" if math.isnan(hours) else f"{hours:.2f}" for hours in table["hours"]],
+        }
+    )
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table. Numbers are written as they are, so give strings where digits matter.
 
@@ -244,6 +318,10 @@ def _signed(points: float) -> str:
 
 def _range(low: float, high: float) -> str:
     return "" if math.isnan(low) else f"[{_signed(low)}, {_signed(high)}]"
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.0f} %"
 
 
 def _p(p: float) -> str:
