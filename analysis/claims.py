@@ -432,8 +432,8 @@ def _measure_part(
 def sample(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Sample | None:
     """One number a unit of each network, from finished rows; None when nothing can be compared.
 
-    Paired where at least half of the smaller side's units match; else two sides, at the points that both have, and
-    where several networks are pooled each about its own mean.
+    Paired where at least half of the smaller side's units match; else two sides, at the points that both have and each
+    about that point's centre: neither a network nor a sparsity of which one side has more cells is a difference.
     """
     if part.a_schedule != part.b_schedule:  # a chain's first cycle is its one-shot cell
         same = set(a["key"]) & set(b["key"])
@@ -447,13 +447,7 @@ def sample(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Sample | None:
     if differences and 2 * len(differences) >= min(len(left), len(right)):
         groups = tuple(_by_network(differences).values())
         return Sample(differences=np.concatenate(groups), a=np.array([]), b=np.array([]), groups=groups)
-    sides = [_by_network(_at_common_places(*way)) for way in ((left, right), (right, left))]
-    if not all(sides):
-        return None
-    if len({network for side in sides for network in side}) > 1:
-        both = sides[0].keys() & sides[1].keys()
-        centre = {network: np.mean([side[network].mean() for side in sides]) for network in both}
-        sides = [{network: side[network] - centre[network] for network in side if network in both} for side in sides]
+    sides = [_by_network(side) for side in _about_places(left, right)]
     if not all(sides):
         return None
     pooled_a, pooled_b = (np.concatenate(list(side.values())) for side in sides)
@@ -476,16 +470,26 @@ def _by_unit(side: pd.DataFrame, match: list[str]) -> dict[Unit, dict[Place, lis
     return found
 
 
-def _at_common_places(
-    side: dict[Unit, dict[Place, list[float]]], other: dict[Unit, dict[Place, list[float]]]
-) -> dict[Unit, float]:
-    """Each unit's mean accuracy over the places that any unit of the same network has on the other side."""
-    there = {(*unit[:2], place) for unit, places in other.items() for place in places}
-    common = {
-        unit: [x for place, xs in places.items() if (*unit[:2], place) in there for x in xs]
-        for unit, places in side.items()
-    }
-    return {unit: float(np.mean(found)) for unit, found in common.items() if found}
+def _about_places(*sides: dict[Unit, dict[Place, list[float]]]) -> Iterator[dict[Unit, float]]:
+    """Each unit's mean deviation from the centre of both sides, over the places of its network that both have."""
+    means = [_place_means(side) for side in sides]
+    centre = {where: float(np.mean([mean[where] for mean in means])) for where in means[0].keys() & means[1].keys()}
+    for side in sides:
+        deviations = {
+            unit: [
+                x - centre[where] for place, xs in places.items() if (where := (unit[:2], place)) in centre for x in xs
+            ]
+            for unit, places in side.items()
+        }
+        yield {unit: float(np.mean(found)) for unit, found in deviations.items() if found}
+
+
+def _place_means(side: dict[Unit, dict[Place, list[float]]]) -> dict[tuple[Network, Place], float]:
+    found: dict[tuple[Network, Place], list[float]] = {}
+    for unit, places in side.items():
+        for place, accuracies in places.items():
+            found.setdefault((unit[:2], place), []).extend(accuracies)
+    return {where: float(np.mean(accuracies)) for where, accuracies in found.items()}
 
 
 def _by_network(values: dict[Unit, float]) -> dict[Network, np.ndarray]:
@@ -661,4 +665,6 @@ def _no_data(head: dict[str, Any], judge: _Judge) -> dict[str, Any]:
 
 
 def _data_sets(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame["dataset"].unique() if name in TEST_IMAGES]
+    """Whose number of test images is known: a protocol's, else a data set's."""
+    names = frame["protocol"].where(frame["protocol"].isin(list(TEST_IMAGES)), frame["dataset"])
+    return [name for name in names.unique() if name in TEST_IMAGES]

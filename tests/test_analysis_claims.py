@@ -384,6 +384,19 @@ def test_unpaired_together_compares_within_networks():
     assert together["effect"] == pytest.approx(0.02)
 
 
+def test_unpaired_units_are_compared_within_sparsities():
+    """Five of six runs of one side failed at the harder sparsity: that is no difference at either."""
+    claim = BY_NUMBER["3b"]
+    rows = []
+    for sparsity, base in ((0.2, 0.9), (0.6, 0.8)):
+        accuracies = base + 0.001 * np.arange(6)
+        rows += one_side("lr-rewinding", accuracies, sparsity=sparsity, first_seed=50)
+        rows += one_side("weight-rewinding", accuracies[: 6 if sparsity == 0.2 else 1], sparsity=sparsity)
+    (row,) = verdicts(claim, framed(rows)).itertuples()
+    assert (row.n, row.paired, row.verdict) == (6, False, "equivalent")
+    assert row.effect == pytest.approx(0, abs=0.002)
+
+
 def test_networks_of_one_unpaired_unit_decide_nothing_together():
     """Each is compared about its own centre, to which one unit a side leaves no spread of its own."""
     claim = BY_NUMBER["2"]
@@ -473,6 +486,12 @@ def test_a_margin_below_two_test_images_is_refused(dataset, margin, images, leas
     with pytest.raises(ValueError, match=rf"below two of the {images} test images of {dataset} .*: {least} would do"):
         evaluate(frame, [claim], margin=margin)
     assert set(evaluate(frame, [claim], margin=least / 100)["margin"]) == {least / 100}
+
+
+def test_renda_et_al_tested_on_fewer_images():
+    frame = about(BY_NUMBER["2"], SUPPORTS, dataset="cifar10", protocol="renda2020")
+    with pytest.raises(ValueError, match=r"0\.022 points is below two of the 8,000 test images of renda2020"):
+        evaluate(frame, margin=0.00022)
 
 
 def test_the_margin_for_a_frame():

@@ -156,14 +156,15 @@ def average(values):
 
 
 def sampled(study):
-    """Units that match, or both sides where less than half do; None without any. study: [2, units, sparsities]."""
-    a, b = study
-    differences = average(a - b)
+    """Units that match; else both sides, about each sparsity's centre. study: [2, units, sparsities]."""
+    differences = average(study[0] - study[1])
     runs = min((~np.isnan(side)).any(axis=1).sum() for side in study)
     if len(differences) and 2 * len(differences) >= runs:
         return paired(differences)
-    a, b = (average(np.where(np.isnan(other).all(axis=0), np.nan, side)) for side, other in ((a, b), (b, a)))
-    return unpaired(a, b) if len(a) and len(b) else None
+    there = study[:, :, (~np.isnan(study)).any(axis=1).all(axis=0)]
+    if there.size == 0:
+        return None
+    return unpaired(*map(average, there - np.nanmean(there, axis=1).mean(axis=0)))
 
 
 @pytest.mark.parametrize("truth", [0.0, MARGIN])
@@ -176,10 +177,13 @@ def test_false_verdicts_are_rare_with_missing_seeds(truth):
 
 @pytest.mark.parametrize("truth", [0.0, MARGIN])
 def test_false_verdicts_of_unpaired_studies_are_rare(truth):
-    """Five units a side; one strategy's spread is twice the other's."""
-    rng = np.random.default_rng(4)
-    a, b = truth + rng.normal(size=(STUDIES, 5)), 0.5 * rng.normal(size=(STUDIES, 5))
-    studies = [{5: measured(sample)} for sample in map(unpaired, a, b)]
+    """Five seeds against five others of half the spread; a fifth of the cells lacks, and sparsities differ by far."""
+    made = np.full((STUDIES, 2, 10, 4), np.nan)
+    made[:, 0, :5] = truth + cells(0.0, 5, seed=4)
+    made[:, 1, 5:] = cells(0.0, 5, seed=5) / 2
+    made -= 30 * np.array(SPARSITIES)
+    made[np.random.default_rng(6).random(made.shape) < 0.2] = np.nan
+    studies = [{5: measured(sampled(study))} for study in made]
     assert too_many(shares(truth, studies, [(5,)])) == {}
 
 
