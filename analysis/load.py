@@ -102,8 +102,11 @@ def declared(storage: str | Path, study: str) -> list[dict[str, Any]]:
         found = ", ".join(_studies(files)) or "none"
         raise ValueError(f"there is no study {study!r} in {name}: it has {found}")
     try:
-        return list(json.loads(content))
-    except ValueError as error:
+        rows = json.loads(content)
+        if not isinstance(rows, list) or any({"key", "unit"} - set(row) for row in rows):
+            raise ValueError("expected a list of rows with key and unit")
+        return rows
+    except (ValueError, TypeError) as error:
         path = f"{name}/studies/{study}/cells.json"
         raise ValueError(f"{path} is damaged ({error}): delete it, and the study's script writes it again") from error
 

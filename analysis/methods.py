@@ -27,7 +27,7 @@ def paragraphs(frame: pd.DataFrame, declared: Sequence[Mapping[str, Any]] = ()) 
 
     declared: rows of cells.json, whose complete descriptions say more than the frame's columns.
     """
-    cells = {row["key"]: row["cell"] for row in declared}
+    cells = {row["key"]: row["cell"] for row in declared if "cell" in row}
     groups = frame.groupby(["dataset", "architecture", "protocol"], dropna=False, sort=False)
     return [" ".join(_of_network(rows, cells)) for _, rows in groups]
 

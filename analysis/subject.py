@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import pandas as pd
 
-from analysis import claims, looks, renda2020
+from analysis import aggregate, claims, looks, renda2020
 from analysis.aggregate import SETTING
-from analysis.load import declared, histories, load
+from analysis.load import check, declared, histories, load
 
 RENDA2020_FILES = ("renda2020_pruned.csv", "renda2020_dense.csv")
 RENDA2020_NOTES = (
@@ -53,7 +54,7 @@ class Subject:
 
     def verdicts(self) -> pd.DataFrame:
         """claims.evaluate() of what is shown."""
-        return self._verdicts(self.shown)
+        return self._of_shown
 
     def verdicts_at_equal_budget(self) -> pd.DataFrame:
         """claims.evaluate() at each budget that both sides of a comparison have; no row where none was chosen."""
@@ -77,6 +78,11 @@ class Subject:
         ]
         return list(zip(names, histories(self.storage, chosen["key"]), strict=True))
 
+    @cached_property
+    def _of_shown(self) -> pd.DataFrame:
+        """Takes seconds, and is asked for more than once."""
+        return self._verdicts(self.shown)
+
     def _verdicts(self, frame: pd.DataFrame) -> pd.DataFrame:
         return claims.evaluate(frame, margin=self.margin, looks=self.looks, allow_mixed=self.allow_mixed)
 
@@ -86,19 +92,31 @@ def of_study(
 ) -> Subject:
     """A study of a storage. look: note that its verdicts are looked at (analysis.looks).
 
-    margin: fraction; None: claims.margin_for(). Raises as analysis.load.load() and analysis.looks.take() do.
+    margin: fraction; None: claims.margin_for(). Raises as analysis.load.load() and analysis.looks.take() do, and where
+    there can be no verdict, before a look is noted.
     """
     frame = load(storage, study)
+    margin = claims.margin_for(frame) if margin is None else margin
+    if look:
+        _require_verdicts(frame, margin, allow_mixed)
     return Subject(
         title=study,
         frame=frame,
         shown=frame,
         looks=looks.take(storage, study, frame) if look else {},
-        margin=claims.margin_for(frame) if margin is None else margin,
+        margin=margin,
         allow_mixed=allow_mixed,
         declared=declared(storage, study),
         storage=storage,
     )
+
+
+def _require_verdicts(frame: pd.DataFrame, margin: float, allow_mixed: bool) -> None:
+    aggregate.done_cells(frame)
+    check(frame)
+    claims.require_margin(frame, margin)
+    if not allow_mixed:
+        claims.require_one_protocol(frame)
 
 
 def of_renda2020(folder: str | Path, *, margin: float | None = None) -> Subject:
