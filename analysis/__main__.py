@@ -79,6 +79,8 @@ def _command(
 
 
 def _subject(options: argparse.Namespace) -> Subject:
+    if options.margin is not None and not 0 < options.margin < 100:
+        raise ValueError(f"--margin must be points between 0 and 100, got {options.margin:g}")
     margin = None if options.margin is None else options.margin / 100
     if options.renda2020 is not None:
         if options.storage is not None:
@@ -124,7 +126,8 @@ def _power(options: argparse.Namespace) -> None:
     verdicts = chosen.verdicts()
     undecided = verdicts[verdicts["verdict"] == "undecided"]
     columns = ["claim", "scope", "part", "effect", "n", "look", "level", "note", "needs"]
-    _print(options, undecided[columns], lambda rows: _text(rows) if len(rows) else "every verdict is decided")
+    nothing = f"no verdict is undecided: {report.counted(verdicts['verdict'])}"
+    _print(options, undecided[columns], lambda rows: _text(rows) if len(rows) else nothing)
 
 
 def _scorecard(options: argparse.Namespace) -> None:

@@ -19,6 +19,8 @@ from analysis.load import check
 
 MARGIN = 0.0025
 """Differences below it are equivalent: 0.25 points."""
+ALL_PARTS = "all of it"
+"""The part of a row that stands for a whole claim of several."""
 BOUNDARY = 0.6
 """Sparsities up to here are low, above high. Ours: the papers give none."""
 FEWEST_UNITS = 5
@@ -162,6 +164,8 @@ def evaluate(
     protocols of one network.
     """
     check(frame)
+    if not (claims := list(claims)):
+        raise ValueError("no claim is given: analysis.claims.CLAIMS has the papers'")
     require_margin(frame, margin)
     if not allow_mixed:
         require_one_protocol(frame)
@@ -174,6 +178,13 @@ def evaluate(
     judge = _Judge(margin=margin, looks=looks or {}, seed=seed)
     rows = [row for claim in claims for row in _of_claim(claim, cells, judge)]
     return pd.DataFrame(rows).astype({"n": "Int64", "look": "Int64", "paired": "boolean", "about": "boolean"})
+
+
+def whole(verdicts: pd.DataFrame) -> pd.Series:
+    """Which rows of evaluate() stand for a whole claim in their scope: not for one of its parts."""
+    composed = verdicts.loc[verdicts["part"] == ALL_PARTS, ["claim", "scope"]]
+    parts = verdicts.set_index(["claim", "scope"]).index.isin(pd.MultiIndex.from_frame(composed))
+    return (verdicts["part"] == ALL_PARTS) | ~parts
 
 
 def smallest_margin(images: int) -> float:
@@ -602,19 +613,23 @@ def _together(head: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any
     verdicts = [row["verdict"] for row in rows]
     known = [row for row in rows if row["verdict"] != "no data"]
     weakest = min(known, key=lambda row: row["effect"], default=rows[0])
-    p = max((row["p"] for row in rows), default=np.nan)
+    p = float(np.max([row["p"] for row in rows]))
     return head | {
         **{name: weakest[name] for name in rows[0] if name not in head},
-        "part": "all of it",
+        "part": ALL_PARTS,
         "verdict": _all_of(verdicts),
         "p": p,
         "p_adjusted": p,
         "p_against": min(row["p_against"] for row in rows),
         "p_equivalent": max(row["p_equivalent"] for row in rows),
         "n": min((row["n"] for row in known), default=0),
-        "note": "the weakest part's numbers" if known else "",
+        "note": f"{_counted(verdicts)} of its parts, numbers of the weakest" if known else "",
         "needs": "; ".join(dict.fromkeys(row["needs"] for row in rows if row["needs"])),
     }
+
+
+def _counted(verdicts: list[str]) -> str:
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
 
 
 def _all_of(verdicts: list[str]) -> Verdict:
@@ -642,8 +657,7 @@ def _everywhere(claim: Claim, rows: list[dict[str, Any]], judge: _Judge) -> dict
     verdicts += ["undecided"] * len(waiting)
     names = ("claim", "text", "source", "scope", "about", "dataset", "architecture", "structure", "schedule", "range")
     whole = _together({name: head[name] for name in names} | {"setting": ""}, single)
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    note = f"{counts} of its scopes"
+    note = f"{_counted(verdicts)} of its scopes"
     return whole | {"verdict": _all_of(verdicts), "p_against": float(against.min()), "note": note, "needs": ""}
 
 
@@ -660,7 +674,7 @@ def _no_data(head: dict[str, Any], judge: _Judge) -> dict[str, Any]:
         "look": 0,
         "level": stats.level(0),
         "note": "",
-        "needs": "cells of this claim",
+        "needs": "it needs cells of this claim",
     }
 
 

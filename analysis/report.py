@@ -217,8 +217,7 @@ def _verdict_tables(verdicts: pd.DataFrame, at_equal_budget: pd.DataFrame) -> It
 
 def _claims(verdicts: pd.DataFrame, at_equal_budget: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for number, rows in verdicts.groupby("claim", sort=False):
-        composed = rows.loc[rows["part"] == ALL_PARTS, "scope"]
-        whole = (rows["part"] == ALL_PARTS) | ~rows["scope"].isin(composed)
+        whole = claims.whole(rows)
         about = rows["about"] | ~rows.loc[whole, "about"].any()
         beside = {
             "its parts": rows[about & ~whole],
@@ -238,8 +237,13 @@ def _claims(verdicts: pd.DataFrame, at_equal_budget: pd.DataFrame) -> Iterator[d
 
 def _counts(rows: pd.DataFrame) -> str:
     """How many verdicts of each kind, and whether they are of architectures that the claim is not about."""
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in rows["verdict"].value_counts().items())
-    return f"{counts}." if rows["about"].any() else f"It has no cell here; of other architectures: {counts}."
+    said = counted(rows["verdict"])
+    return f"{said}." if rows["about"].any() else f"It has no cell here; of other architectures: {said}."
+
+
+def counted(words: pd.Series) -> str:
+    """How often each stands there: 3 undecided, 1 no data."""
+    return ", ".join(f"{n:,} {word}" for word, n in words.value_counts().items())
 
 
 def _caption(number: str, what: str, rows: pd.DataFrame) -> str:
@@ -263,14 +267,15 @@ def _undecided(verdicts: pd.DataFrame) -> Iterator[str]:
 
 
 def _state(frame: pd.DataFrame) -> str:
-    counts = frame["status"].value_counts()
-    said = ", ".join(f"{n:,} {status}" for status, n in counts.items())
-    return f"{len(frame):,} cells: {said}. Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    return f"{len(frame):,} cells: {counted(frame['status'])}. Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
 
 
 def _saved(subject: Subject) -> str:
     if not subject.declared:
         return "The table does not say which networks shared a dense run: what sharing saved is not known."
+    done = subject.frame[subject.frame["status"] == "done"]
+    if not done["parent"].dropna().isin(done["key"]).all():
+        return "Some networks' dense runs or earlier cycles are no rows of this study: what sharing saved is not known."
     together = methods.costs(subject.frame).iloc[-1]
     steps, separate = together["steps"], together["if_separate"]
     return f"Sharing dense runs and the beginnings of chains saved {separate - steps:,} of {separate:,} steps."

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import claims
 from analysis.aggregate import PANEL, scenario_title, title
 from analysis.aggregate import SETTING as SETTING
 from analysis.aggregate import accuracy as accuracy
@@ -174,6 +175,13 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             "remarks": ["; ".join(filter(None, said)) for said in zip(table["note"], table["needs"], strict=True)],
         }
     )
+
+
+def headlines(table: pd.DataFrame) -> str:
+    """claims.evaluate() for a terminal: a line per claim and scope that it is about, its parts left out."""
+    chosen = table[claims.whole(table) & table["about"]]
+    lines = verdicts(chosen)[["claim", "verdict", "effect, points", "bounds", "p", "n", "scope"]]
+    return f"verdicts\n{lines.to_string(index=False, justify='left')}"
 
 
 def scores(table: pd.DataFrame) -> pd.DataFrame:

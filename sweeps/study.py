@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 import sweeps.plan as plan
-from analysis import plots, tables
+from analysis import plots, report, tables
 from analysis.load import load, save
+from analysis.subject import of_study
 from sweeps.jobs import Jobs
 from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
@@ -120,6 +121,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
         print(tables.as_text(tables.accuracy(frame)))
         _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
+        _report(store, study.name, folder / "report")
     _say(f"table: {folder / 'results.parquet'} and .csv")
     failed = frame[(frame["status"] == "failed") & frame["key"].isin(list(jobs.cells))]
     for error in failed["error"].unique():
@@ -128,6 +130,16 @@ def run(study: Study, options: argparse.Namespace) -> int:
         _say(f"{stop.reason or 'stopped'}\nto go on: {shlex.join([sys.executable, *sys.argv])}")
         return 3 if stop.reason else 130
     return 0 if failed.empty else 1
+
+
+def _report(store: Store, name: str, out: Path) -> None:
+    """Print the verdicts and write the report; what was trained stands when there can be none."""
+    try:
+        subject = of_study(store.root, name)
+        print(f"\n{tables.headlines(subject.verdicts())}")
+        _say(f"report: {report.write(subject, out)}")
+    except ValueError as error:
+        _say(f"no report: {error}")
 
 
 def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:

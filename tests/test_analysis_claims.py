@@ -119,7 +119,7 @@ def test_no_cell_of_a_claim_is_no_data(number):
         assert set(found["verdict"]) == {"no data"}
         assert set(found["n"]) == {0}
         assert found[["effect", "low", "high", "p", "p_adjusted", "p_against"]].isna().all(axis=None)
-        assert set(found["needs"]) == {"cells of this claim"}
+        assert set(found["needs"]) == {"it needs cells of this claim"}
 
 
 @pytest.mark.parametrize("number", ["3a", "3b"])
