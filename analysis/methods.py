@@ -42,8 +42,9 @@ def _of_network(rows: pd.DataFrame, cells: Mapping[str, Mapping[str, Any]]) -> I
         f"{'' if pd.isna(first['precision']) else ', precision ' + first['precision']}."
     )
     if not pd.isna(first["val_examples"]):
-        held_out = f"{first['val_examples']:,} training images" if first["val_examples"] else "No training image"
-        yield f"{held_out} {'were' if first['val_examples'] > 1 else 'was'} held out for validation."
+        images = first["val_examples"]
+        held_out = f"{images:,} training images were" if images > 1 else f"{images or 'No'} training image was"
+        yield f"{held_out} held out for validation."
     for (structure, schedule), pruned in rows[rows["sparsity_target"] > 0].groupby(
         ["structure", "schedule"], sort=False
     ):
