@@ -39,7 +39,14 @@ def store(tmp_path) -> Store:
 
 def finish(store, cell, accuracy):
     density = 1.0 if isinstance(cell, DenseRun) else cell.density
-    same = {"val_accuracy": None, "test_loss": 0.1, "max_test_accuracy": accuracy, "macs": 10, "dense_macs": 10}
+    same = {
+        "val_accuracy": None,
+        "test_loss": 0.1,
+        "max_test_accuracy": accuracy,
+        "macs": 10,
+        "dense_macs": 10,
+        "history": [],
+    }
     names = ("train_seconds", "numerics_mixed", "git_commit", "finished_at")
     provenance = dict.fromkeys(names) | {
         "images_per_second": 1000.0,
@@ -82,19 +89,31 @@ def test_a_finished_study_needs_no_ray(store, capsys):
     assert out.startswith("digits, resnet8-8, dense: test accuracy, %, by sparsity\n")
     assert err.startswith("cells           3: 3 done, 0 missing\n")
     folder = store.study("quick")
-    assert files(folder) == [
-        "accuracy.pdf",
-        "accuracy.png",
-        "accuracy.svg",
-        "cells.json",
-        "results.csv",
-        "results.parquet",
-    ]
+    written = [name for name in files(folder) if not name.startswith("report")]
+    figure = ["accuracy.pdf", "accuracy.png", "accuracy.svg"]
+    assert written == [*figure, "cells.json", "looks.json", "results.csv", "results.parquet"]
     frame = load(store.root, "quick")
     assert list(zip(frame["schedule"], frame["key"], strict=True)) == [(name, key(cell)) for name, cell in ROWS]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
-    for name in ("results.parquet", "accuracy.png"):
+    for name in ("results.parquet", "accuracy.png", "report/index.html"):
         assert str(folder / name) in err
+        assert (folder / name).is_file()
+
+
+def test_it_ends_with_verdicts(store, capsys):
+    command(store)
+    said = capsys.readouterr().out.partition("\nverdicts\n")[2].splitlines()
+    assert said[0].split() == ["claim", "verdict", "effect,", "points", "bounds", "p", "n", "scope"]
+    assert said[1].split()[:3] == ["1", "no", "data"]
+
+
+def test_without_a_report_what_was_trained_stands(store, capsys):
+    command(store)
+    (store.study("quick") / "looks.json").write_text("{")
+    assert command(store) == 0
+    err = capsys.readouterr().err
+    assert f"no report: {store.study('quick') / 'looks.json'} is damaged (" in err
+    assert str(store.study("quick") / "results.parquet") in err.splitlines()[-1]
 
 
 def test_a_damaged_result_is_no_success(store, capsys):
