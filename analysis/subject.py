@@ -61,7 +61,7 @@ class Subject:
         if not self.by_validation:
             return self.verdicts().iloc[:0]
         found = self._verdicts(self.frame)
-        return found[found["setting"] != ""]
+        return found[(found["setting"] != "") & ~found["setting"].str.contains(" against ")]
 
     def curves(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Training curves to draw: of the first network and seed, dense, and each strategy's sparsest one-shot cell."""
