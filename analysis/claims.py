@@ -590,8 +590,9 @@ def needs(claim: Claim, sample: Sample, found: Measured, look: int, margin: floa
     fewest, most = (None if n is None else max(1, n - sample.n) for n in count[1:])
     more = max(1, count[0] - sample.n)
     until = f"{stats.MOST_UNITS:,} or more" if most is None else f"{most:,}"
-    what = "seed" if len({len(sample.groups)}) == 1 and len(sample.groups) == 1 else "unit"
-    return f"{more:,} more {what}{'s' if more > 1 else ''} ({fewest:,}–{until}) would decide this"
+    reach = "" if fewest == most else f" ({fewest:,}–{until})"
+    what = "seed" if len(sample.groups) == 1 else "unit"
+    return f"{more:,} more {what}{'s' if more > 1 else ''}{reach} would decide this"
 
 
 def _costs(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> str:
