@@ -25,6 +25,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pandas as pd
 import ray
 from ray import tune
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
+from ray._private.services import canonicalize_bootstrap_address
 from ray.tune.logger import JsonLoggerCallback
 
 from sweeps.jobs import Job, Jobs
@@ -68,7 +70,8 @@ def train(
     """Run the jobs, each as one trial; why it ended early, if it did, and Tune's own account of its trials.
 
     declare: writes down what the study is, once it is known that the cluster can run it. write_table: writes the
-    study's table as it is, and returns it; called now and then. Raises ValueError when a cell fits no machine.
+    study's table as it is, and returns it; called now and then. Raises ValueError when a cell fits no machine: before
+    Ray starts, if it would start on this one.
     """
     launch = Launch(
         storage=str(store.root),
@@ -81,10 +84,12 @@ def train(
         retries=options.retries,
         id=secrets.token_hex(8),
     )
+    # Without a cluster to join, Ray starts here, with what this finds.
+    if canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]
+        _slots(jobs, launch, [ResourceAndLabelSpec().resolve(is_head=True).to_resource_dict()])
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        gpus = options.gpus_per_trial is not None or ray.cluster_resources().get("GPU", 0) > 0
-        slots = _slots([resources(cell, launch, gpus=gpus) for cell in jobs.cells.values()])
+        slots, gpus = _slots(jobs, launch, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         declare()
         print(f"{slots} trials at a time; tensorboard --logdir {store.study(study) / 'tensorboard'}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch, _stop_signals() as stop:
@@ -194,11 +199,14 @@ def _stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _slots(requests: list[dict[str, float]]) -> int:
-    """Trials that run at once, if all ask as the least demanding. Raises ValueError when one fits no machine at all."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _slots(jobs: Jobs, launch: Launch, machines: list[dict[str, float]]) -> tuple[int, bool]:
+    """Trials that run at once, if all ask as the least demanding; whether they ask for GPUs.
+
+    Raises ValueError when one fits no machine at all.
+    """
+    gpus = launch.gpus_per_trial is not None or any(machine.get("GPU", 0) > 0 for machine in machines)
     fits = []
-    for request in requests:
+    for request in (resources(cell, launch, gpus=gpus) for cell in jobs.cells.values()):
         places = [int(min(machine.get(kind, 0) / amount for kind, amount in request.items())) for machine in machines]
         if max(places) < 1:
             have = "; ".join(f"{m.get('CPU', 0):g} CPU, {m.get('GPU', 0):g} GPU" for m in machines)
@@ -206,4 +214,4 @@ def _slots(requests: list[dict[str, float]]) -> int:
                 f"a trial asks for {request}, more than any machine has ({have}): lower --threads or --gpus-per-trial"
             )
         fits.append(sum(places))
-    return max(fits)
+    return max(fits), gpus

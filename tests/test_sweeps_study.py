@@ -82,7 +82,14 @@ def test_a_finished_study_needs_no_ray(store, capsys):
     assert out.startswith("digits, resnet8-8, dense: test accuracy, %, by sparsity\n")
     assert err.startswith("cells           3: 3 done, 0 missing\n")
     folder = store.study("quick")
-    assert files(folder) == ["accuracy.pdf", "accuracy.png", "accuracy.svg", "cells.json", "results.csv", "results.parquet"]
+    assert files(folder) == [
+        "accuracy.pdf",
+        "accuracy.png",
+        "accuracy.svg",
+        "cells.json",
+        "results.csv",
+        "results.parquet",
+    ]
     frame = load(store.root, "quick")
     assert list(zip(frame["schedule"], frame["key"], strict=True)) == [(name, key(cell)) for name, cell in ROWS]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
