@@ -19,7 +19,7 @@ from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
 from trainable.columns import Schedule, columns
 from trainable.config import Cell, dense_run, describe, key
-from trainable.store import Store, write
+from trainable.store import Store, locked, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,6 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if left_out := len(there - chosen):
         _say(f"{left_out} rows declared earlier are not selected now: they stay in the table")
 
-    def declare() -> None:
-        write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
-
     def write_table() -> pd.DataFrame:
         frame = load(store.root, study.name)
         save(frame, folder)
@@ -112,9 +109,9 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if jobs.left():
         from sweeps import launch  # Ray takes a second: not before the input is known to be good
 
-        stop, _ = launch.train(study.name, jobs, store, options, declare, write_table)
+        stop, _ = launch.train(study.name, jobs, store, options, lambda: _declare(study, folder), write_table)
     else:
-        declare()
+        _declare(study, folder)
     frame = write_table()
     if (frame["status"] == "done").any():
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
@@ -128,6 +125,12 @@ def run(study: Study, options: argparse.Namespace) -> int:
         _say(f"{stop.reason or 'stopped'}\nto go on: {shlex.join([sys.executable, *sys.argv])}")
         return 3 if stop.reason else 130
     return 0 if failed.empty else 1
+
+
+def _declare(study: Study, folder: Path) -> None:
+    """Let cells.json grow by a study's rows, while no other launch does."""
+    with locked(folder / "cells.lock"):
+        write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
 
 
 def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:

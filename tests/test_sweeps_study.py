@@ -87,6 +87,7 @@ def test_a_finished_study_needs_no_ray(store, capsys):
         "accuracy.png",
         "accuracy.svg",
         "cells.json",
+        "cells.lock",
         "results.csv",
         "results.parquet",
     ]
@@ -114,6 +115,32 @@ def test_cells_only_grow(store, capsys):
     assert "1 rows declared earlier are not selected now: they stay in the table" in capsys.readouterr().err
     assert command(store, ROWS[:1]) == 0
     assert declared(store) == everything
+
+
+def test_two_launches_extend_one_study_at_once(tmp_path):
+    """Two processes, 20 seeds each, one by one: no row is lost."""
+    script = (
+        "import pathlib, sys\n"
+        "from sweeps import study\n"
+        "from trainable import recipes\n"
+        "print(flush=True)\n"
+        "input()\n"
+        "for seed in range(int(sys.argv[2]), 40, 2):\n"
+        "    extended = study.Study(name='quick', protocol_name='digits', rows=(('dense', recipes.digits(seed)),))\n"
+        "    study._declare(extended, pathlib.Path(sys.argv[1]))\n"
+    )
+    store, pipe = Store(tmp_path), subprocess.PIPE
+    commands = [[sys.executable, "-c", script, str(store.study("quick")), first] for first in "01"]
+    launches = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for command in commands]
+    for launch in launches:
+        launch.stdout.readline()
+    for launch in launches:
+        launch.stdin.write("\n")
+        launch.stdin.flush()
+    for launch in launches:
+        launch.communicate(timeout=60)
+    assert [launch.returncode for launch in launches] == [0, 0]
+    assert sorted(declared(store)) == sorted(("dense", key(recipes.digits(seed))) for seed in range(40))
 
 
 def test_a_row_declared_twice_is_one_row(store):
