@@ -18,7 +18,7 @@ from sweeps.jobs import Jobs
 from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
 from trainable.columns import Schedule, columns
-from trainable.config import Cell, dense_run, describe, key
+from trainable.config import Cell, dense_run, describe, from_description, key
 from trainable.store import Store, locked, write
 
 
@@ -89,7 +89,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
     rows = _grown(study, folder)
     jobs = Jobs(store)
     jobs.add(study.rows)
-    planned = plan.plan(jobs, store, study.rows)
+    planned = plan.plan(jobs, store, study.rows, [from_description(row["cell"]) for row in rows])
     if options.dry_run:
         print(json.dumps(plan.as_json(planned), indent=1) if options.json else plan.as_text(planned))
         return 0

@@ -274,6 +274,19 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert files(tmp_path) == []
 
 
+def test_seeds_declared_earlier_count_for_the_verdicts(store, capsys):
+    """Three seeds are there, two are added: by themselves these would decide nothing."""
+    runs = [dataclasses.replace(DENSE, seed=seed) for seed in range(5)]
+    for run in runs[1:3]:
+        finish(store, run, 0.9)
+    assert command(store, [("dense", run) for run in runs[:3]]) == 0
+    assert "verdicts        3 seeds: no verdict per architecture can be reached" in capsys.readouterr().err
+    assert command(store, [("dense", run) for run in runs[3:]], "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("cells           2: 0 done, 2 missing\n")
+    assert "verdicts        5 seeds: a verdict per architecture can be reached, but not under Holm over three" in out
+
+
 LIGHT = ("study", "quick_study", "full_study", "plan", "jobs", "retention", "__main__")
 
 
