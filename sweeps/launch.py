@@ -18,6 +18,7 @@ from typing import Any
 os.environ |= {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the event files are our own: Tune's cost the driver 0.47 GB
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Stop serves SIGTERM too, and works while Tune waits for its searcher
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # Tune's snapshots are for Tuner.restore: the store is what a study goes on from
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -115,7 +116,7 @@ def train(
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=-1),
                     stop=stop,
-                    callbacks=[display, BrokenEnvironment(store, launch.id, stop), JsonLoggerCallback()],
+                    callbacks=[display, BrokenEnvironment(store, launch.id, stop), JsonLoggerCallback(), Forget()],
                     verbose=0,
                 ),
             )
@@ -171,6 +172,13 @@ class BrokenEnvironment(tune.Callback):
         self._deaths = 0 if reached else self._deaths + 1
         if self._deaths == 3:
             self._stop.give_up(f"trials die before they begin, three in a row; the last one's words:\n{_words(trial)}")
+
+
+class Forget(tune.Callback):
+    """Drops the windows of last values that Tune keeps of every metric for ever: 30 kB a finished trial."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.metric_n_steps.clear()
 
 
 def _words(trial: Any) -> str:

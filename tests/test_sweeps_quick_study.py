@@ -282,6 +282,7 @@ def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
         "    stop, results = train(*arguments)\n"
         "    frame = results.get_dataframe()\n"
         f"    frame.to_json({str(tmp_path / 'frame.json')!r})\n"
+        "    assert not any(trial.metric_n_steps for trial in results._experiment_analysis.trials)\n"
         f"    pd.DataFrame([result.metrics for result in results]).to_json({str(tmp_path / 'metrics.json')!r})\n"
         "    return stop, results\n"
         "launch.train = kept\n"
