@@ -18,6 +18,7 @@ from typing import Any
 os.environ |= {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the event files are our own: Tune's cost the driver 0.47 GB
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Stop serves SIGTERM too, and works while Tune waits for its searcher
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # Tune's snapshots are for Tuner.restore: the store is what a study goes on from
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -25,6 +26,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pandas as pd
 import ray
 from ray import tune
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
+from ray._private.services import canonicalize_bootstrap_address
 from ray.tune.logger import JsonLoggerCallback
 
 from sweeps.jobs import Job, Jobs
@@ -68,7 +71,8 @@ def train(
     """Run the jobs, each as one trial; why it ended early, if it did, and Tune's own account of its trials.
 
     declare: writes down what the study is, once it is known that the cluster can run it. write_table: writes the
-    study's table as it is, and returns it; called now and then. Raises ValueError when a cell fits no machine.
+    study's table as it is, and returns it; called now and then. Raises ValueError when a cell fits no machine: before
+    Ray starts, if it would start on this one.
     """
     launch = Launch(
         storage=str(store.root),
@@ -81,10 +85,12 @@ def train(
         retries=options.retries,
         id=secrets.token_hex(8),
     )
+    # Without a cluster to join, Ray starts here, with what this finds.
+    if canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]
+        _slots(jobs, launch, [ResourceAndLabelSpec().resolve(is_head=True).to_resource_dict()])
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        gpus = options.gpus_per_trial is not None or ray.cluster_resources().get("GPU", 0) > 0
-        slots = _slots([resources(cell, launch, gpus=gpus) for cell in jobs.cells.values()])
+        slots, gpus = _slots(jobs, launch, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         declare()
         print(f"{slots} trials at a time; tensorboard --logdir {store.study(study) / 'tensorboard'}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch, _stop_signals() as stop:
@@ -110,7 +116,7 @@ def train(
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=-1),
                     stop=stop,
-                    callbacks=[display, BrokenEnvironment(store, launch.id, stop), JsonLoggerCallback()],
+                    callbacks=[display, BrokenEnvironment(store, launch.id, stop), JsonLoggerCallback(), Forget()],
                     verbose=0,
                 ),
             )
@@ -168,6 +174,13 @@ class BrokenEnvironment(tune.Callback):
             self._stop.give_up(f"trials die before they begin, three in a row; the last one's words:\n{_words(trial)}")
 
 
+class Forget(tune.Callback):
+    """Drops the windows of last values that Tune keeps of every metric for ever: 30 kB a finished trial."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.metric_n_steps.clear()
+
+
 def _words(trial: Any) -> str:
     """What a trial's death left behind."""
     path = trial.error_file
@@ -194,11 +207,14 @@ def _stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _slots(requests: list[dict[str, float]]) -> int:
-    """Trials that run at once, if all ask as the least demanding. Raises ValueError when one fits no machine at all."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _slots(jobs: Jobs, launch: Launch, machines: list[dict[str, float]]) -> tuple[int, bool]:
+    """Trials that run at once, if all ask as the least demanding; whether they ask for GPUs.
+
+    Raises ValueError when one fits no machine at all.
+    """
+    gpus = launch.gpus_per_trial is not None or any(machine.get("GPU", 0) > 0 for machine in machines)
     fits = []
-    for request in requests:
+    for request in (resources(cell, launch, gpus=gpus) for cell in jobs.cells.values()):
         places = [int(min(machine.get(kind, 0) / amount for kind, amount in request.items())) for machine in machines]
         if max(places) < 1:
             have = "; ".join(f"{m.get('CPU', 0):g} CPU, {m.get('GPU', 0):g} GPU" for m in machines)
@@ -206,4 +222,4 @@ def _slots(requests: list[dict[str, float]]) -> int:
                 f"a trial asks for {request}, more than any machine has ({have}): lower --threads or --gpus-per-trial"
             )
         fits.append(sum(places))
-    return max(fits)
+    return max(fits), gpus

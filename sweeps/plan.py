@@ -95,10 +95,16 @@ class Plan:
     disk_bytes_with_keep_states: int
     """When inner cycles' States stay too."""
     seeds: tuple[Seeds, ...]
+    """With those that the study was declared with earlier."""
 
 
-def plan(jobs: Jobs, store: Store, rows: Iterable[tuple[Schedule, Cell]] | None = None) -> Plan:
-    """The plan of the jobs. rows: the study's, which separate trials would train; None: every cell of the jobs."""
+def plan(
+    jobs: Jobs, store: Store, rows: Iterable[tuple[Schedule, Cell]] | None = None, declared: Iterable[Cell] = ()
+) -> Plan:
+    """The plan of the jobs. rows: the study's, which separate trials would train; None: every cell of the jobs.
+
+    declared: the study's cells that are there already, chosen now or not: they only count for its verdicts.
+    """
     cells, missing = jobs.cells, {run_key: cell for run_key, cell in jobs.cells.items() if run_key not in jobs.done}
     asked = cells if rows is None else {key(cell): cell for _, cell in rows}
     resumed = {run_key: step for run_key, cell in missing.items() if (step := store.resume_step(cell)) is not None}
@@ -126,7 +132,7 @@ def plan(jobs: Jobs, store: Store, rows: Iterable[tuple[Schedule, Cell]] | None 
         throughputs=tuple(throughputs.values()),
         disk_bytes=_bytes(staying),
         disk_bytes_with_keep_states=_bytes(every),
-        seeds=_seeds(dense_runs),
+        seeds=_seeds([*map(dense_run, declared), *dense_runs]),
     )
 
 

@@ -19,8 +19,8 @@ from sweeps.jobs import Jobs
 from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
 from trainable.columns import Schedule, columns
-from trainable.config import Cell, dense_run, describe, key
-from trainable.store import Store, write
+from trainable.config import Cell, dense_run, describe, from_description, key
+from trainable.store import Store, locked, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
     rows = _grown(study, folder)
     jobs = Jobs(store)
     jobs.add(study.rows)
-    planned = plan.plan(jobs, store, study.rows)
+    planned = plan.plan(jobs, store, study.rows, [from_description(row["cell"]) for row in rows])
     if options.dry_run:
         print(json.dumps(plan.as_json(planned), indent=1) if options.json else plan.as_text(planned))
         return 0
@@ -101,9 +101,6 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if left_out := len(there - chosen):
         _say(f"{left_out} rows declared earlier are not selected now: they stay in the table")
 
-    def declare() -> None:
-        write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
-
     def write_table() -> pd.DataFrame:
         frame = load(store.root, study.name)
         save(frame, folder)
@@ -113,9 +110,9 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if jobs.left():
         from sweeps import launch  # Ray takes a second: not before the input is known to be good
 
-        stop, _ = launch.train(study.name, jobs, store, options, declare, write_table)
+        stop, _ = launch.train(study.name, jobs, store, options, lambda: _declare(study, folder), write_table)
     else:
-        declare()
+        _declare(study, folder)
     frame = write_table()
     if (frame["status"] == "done").any():
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
@@ -130,6 +127,12 @@ def run(study: Study, options: argparse.Namespace) -> int:
         _say(f"{stop.reason or 'stopped'}\nto go on: {shlex.join([sys.executable, *sys.argv])}")
         return 3 if stop.reason else 130
     return 0 if failed.empty else 1
+
+
+def _declare(study: Study, folder: Path) -> None:
+    """Let cells.json grow by a study's rows, while no other launch does."""
+    with locked(folder / "cells.lock"):
+        write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
 
 
 def _report(store: Store, name: str, out: Path) -> None:

@@ -111,8 +111,9 @@ def test_ten_kills_of_trial_processes(undisturbed, tmp_path):
     for done_before in range(10):  # of 21 cells, so that the study is never over before its tenth kill
         wait_for(lambda before=done_before: len(numbers(storage)) >= before and bool(claimed(storage)))
         time.sleep(chance.uniform(0, 0.3))
-        wait_for(lambda: bool(trials(process.pid)))
-        kill(iter([chance.choice(trials(process.pid))]))
+        while not (running := trials(process.pid)):
+            time.sleep(0.02)
+        kill(iter([chance.choice(running)]))
     assert process.wait(240) == 0, log_of(storage)
     assert numbers(storage) == undisturbed
     # Beyond the budgets at most what was made since the last resume State: known to less than two seconds of it.

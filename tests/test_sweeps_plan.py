@@ -65,6 +65,20 @@ def test_more_seeds_are_more_dense_runs(empty, tiny):
     assert [(group.architecture, group.seeds) for group in found.seeds] == [("resnet8-4", 2), ("resnet8-5", 1)]
 
 
+def test_verdicts_are_of_the_whole_study(empty, tiny):
+    """Seeds 0–3 of one network and seed 0 of another were declared earlier; seeds 3–5 of the first are chosen now."""
+    first, other = (
+        [dataclasses.replace(tiny, architecture=name, seed=seed) for seed in range(6)]
+        for name in ("resnet8-4", "resnet8-5")
+    )
+    jobs = Jobs(empty)
+    jobs.add([("dense", cell) for cell in first[3:]])
+    cycles = [chain_of(dense, strategies.fine_tuning(dense, 5), 0.5) for dense in (*first[:4], other[0])]
+    found = plan.plan(jobs, empty, declared=cycles)
+    assert (found.cells, found.dense_runs, found.steps_to_train, found.states) == (3, 3, 90, 3)
+    assert [(group.architecture, group.seeds) for group in found.seeds] == [("resnet8-4", 6), ("resnet8-5", 1)]
+
+
 def test_done_failed_and_under_way(store, study, digits, numerics):
     """The dense run is done in this storage; the first cycle stops after 7 of its 20 steps; fine-tuning failed."""
     steps = cycle.run(study[1], store, digits, numerics)

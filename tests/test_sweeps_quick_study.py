@@ -117,6 +117,26 @@ def test_a_dry_run_is_quick_and_starts_no_ray(tmp_path):
     assert list(tmp_path.iterdir()) == []  # Ray's folder would be here too
 
 
+@pytest.mark.parametrize(
+    ("option", "gpus", "said"),
+    [
+        (["--threads", "999"], 0, "{'CPU': 999.0}"),
+        (["--gpus-per-trial", "0.5"], 0, "{'CPU': 1.0, 'GPU': 0.5}"),
+        (["--gpus-per-trial", "2"], 1, "{'CPU': 1.0, 'GPU': 2.0}"),
+    ],
+)
+def test_a_trial_that_fits_no_machine_is_refused_before_ray(tmp_path, option, gpus, said):
+    machine = {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2, "GPU": gpus}), "RAY_TMPDIR": str(tmp_path / "ray")}
+    done = run(tmp_path, "--seeds", "1", *option, script=TINY, **machine)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = re.findall("^error: .*$", done.stderr, re.M)
+    assert line == (
+        f"error: a trial asks for {said}, more than any machine has (2 CPU, {gpus} GPU): "
+        "lower --threads or --gpus-per-trial"
+    )
+    assert list(tmp_path.iterdir()) == []  # Ray's folder would be here too
+
+
 # Trained
 
 
@@ -262,6 +282,7 @@ def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
         "    stop, results = train(*arguments)\n"
         "    frame = results.get_dataframe()\n"
         f"    frame.to_json({str(tmp_path / 'frame.json')!r})\n"
+        "    assert not any(trial.metric_n_steps for trial in results._experiment_analysis.trials)\n"
         f"    pd.DataFrame([result.metrics for result in results]).to_json({str(tmp_path / 'metrics.json')!r})\n"
         "    return stop, results\n"
         "launch.train = kept\n"
@@ -283,15 +304,22 @@ def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", [["--threads", "999"], ["--gpus-per-trial", "64"]])
-def test_a_trial_that_fits_no_machine(tmp_path, option):
-    done = run(tmp_path, "--seeds", "1", *option, script=TINY)
-    assert done.returncode == 2
-    assert "error: a trial asks for " in done.stderr
-    assert "more than any machine has (" in done.stderr
-    assert "lower --threads or --gpus-per-trial" in done.stderr
-    assert not (tmp_path / "storage/runs").exists()
-    assert not (tmp_path / "storage/studies").exists()
+def test_a_cluster_decides_what_fits(tmp_path, monkeypatch):
+    """One that is there already has two CPUs and one GPU; what this machine has does not matter then."""
+    script = "import ray; print(ray.init(num_cpus=2, num_gpus=1).address_info['gcs_address'], flush=True); input()"
+    command = [sys.executable, "-c", script]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        here = {"RAY_ADDRESS": cluster.stdout.readline().strip(), "RAY_OVERRIDE_RESOURCES": '{"GPU": 0}'}
+        refused = run(tmp_path, "--seeds", "1", "--gpus-per-trial", "2", script=TINY, **here)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        said = "error: a trial asks for {'CPU': 1.0, 'GPU': 2.0}, more than any machine has (2 CPU, 1 GPU): "
+        assert said in refused.stderr
+        assert not (tmp_path / "storage").exists()
+        done = run(tmp_path, "--seeds", "1", "--gpus-per-trial", "0.5", script=TINY, **here)
+        assert done.returncode == 0, done.stderr
+        assert "2 trials at a time" in done.stderr
+        cluster.communicate("\n")
 
 
 @pytest.mark.slow

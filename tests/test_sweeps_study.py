@@ -91,7 +91,7 @@ def test_a_finished_study_needs_no_ray(store, capsys):
     folder = store.study("quick")
     written = [name for name in files(folder) if not name.startswith("report")]
     figure = ["accuracy.pdf", "accuracy.png", "accuracy.svg"]
-    assert written == [*figure, "cells.json", "looks.json", "results.csv", "results.parquet"]
+    assert written == [*figure, "cells.json", "cells.lock", "looks.json", "results.csv", "results.parquet"]
     frame = load(store.root, "quick")
     assert list(zip(frame["schedule"], frame["key"], strict=True)) == [(name, key(cell)) for name, cell in ROWS]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
@@ -133,6 +133,32 @@ def test_cells_only_grow(store, capsys):
     assert "1 rows declared earlier are not selected now: they stay in the table" in capsys.readouterr().err
     assert command(store, ROWS[:1]) == 0
     assert declared(store) == everything
+
+
+def test_two_launches_extend_one_study_at_once(tmp_path):
+    """Two processes, 20 seeds each, one by one: no row is lost."""
+    script = (
+        "import pathlib, sys\n"
+        "from sweeps import study\n"
+        "from trainable import recipes\n"
+        "print(flush=True)\n"
+        "input()\n"
+        "for seed in range(int(sys.argv[2]), 40, 2):\n"
+        "    extended = study.Study(name='quick', protocol_name='digits', rows=(('dense', recipes.digits(seed)),))\n"
+        "    study._declare(extended, pathlib.Path(sys.argv[1]))\n"
+    )
+    store, pipe = Store(tmp_path), subprocess.PIPE
+    commands = [[sys.executable, "-c", script, str(store.study("quick")), first] for first in "01"]
+    launches = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for command in commands]
+    for launch in launches:
+        launch.stdout.readline()
+    for launch in launches:
+        launch.stdin.write("\n")
+        launch.stdin.flush()
+    for launch in launches:
+        launch.communicate(timeout=60)
+    assert [launch.returncode for launch in launches] == [0, 0]
+    assert sorted(declared(store)) == sorted(("dense", key(recipes.digits(seed))) for seed in range(40))
 
 
 def test_a_row_declared_twice_is_one_row(store):
@@ -264,6 +290,19 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert {name: found[name] for name in promised} == promised
     assert found["steps_if_separate"] == 400 + 800 + 800
     assert files(tmp_path) == []
+
+
+def test_seeds_declared_earlier_count_for_the_verdicts(store, capsys):
+    """Three seeds are there, two are added: by themselves these would decide nothing."""
+    runs = [dataclasses.replace(DENSE, seed=seed) for seed in range(5)]
+    for run in runs[1:3]:
+        finish(store, run, 0.9)
+    assert command(store, [("dense", run) for run in runs[:3]]) == 0
+    assert "verdicts        3 seeds: no verdict per architecture can be reached" in capsys.readouterr().err
+    assert command(store, [("dense", run) for run in runs[3:]], "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("cells           2: 0 done, 2 missing\n")
+    assert "verdicts        5 seeds: a verdict per architecture can be reached, but not under Holm over three" in out
 
 
 LIGHT = ("study", "quick_study", "full_study", "plan", "jobs", "retention", "__main__")

@@ -7,16 +7,19 @@ runs/<key>/result.json               {"numbers", "provenance"}, written last: it
 runs/<key>/correct.bits              per test image, right or wrong, packed
 runs/<key>/failure.json              the error of a run that gave up
 runs/<key>/claim.json                who trains it now (trainable.claims)
-studies/<name>/…                     cells.json, results.parquet, results.csv, figures, tensorboard/
+studies/<name>/…                     cells.json (cells.lock), results.parquet, results.csv, figures, tensorboard/
 datasets/<name>.npz                  users' data sets
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +171,15 @@ def write_once(path: Path, content: bytes) -> None:
     """Write a file that is never changed: if it is there already, leave it."""
     if not path.exists():
         write(path, content)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, one process at a time. It stays there: removing it would be a race."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:  # opened to write: NFS asks for that
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process is gone
+        yield
 
 
 def numbers_digest(numbers: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ class CellTrainable(tune.Trainable):
                     if progress.record is not None and self._events is not None:
                         self._metrics |= asdict(progress.record)
                         self._events.scalars(_tags(progress.record), progress.step)
-                    if progress.record is not None or time.monotonic() - began > STEP_SECONDS:
+                    due = progress.record is not None or time.monotonic() - began > STEP_SECONDS
+                    if due and progress.step < progress.steps:  # the last report says done too
                         return True
                 return False
             except (Superseded, OSError):
