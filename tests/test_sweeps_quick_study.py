@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams import metadata
 
 from analysis import tables
 from analysis.load import SCHEMA, load
+from analysis.subject import of_study
 from sweeps import quick_study
 from trainable import recipes
 from trainable.config import DenseRun, key
@@ -164,10 +165,11 @@ def test_the_table_in_three_forms(studied):
 
 
 def test_what_is_printed(studied):
-    """The table on stdout and nothing else; the plan first, progress and the way to TensorBoard on stderr."""
+    """Table and verdicts on stdout and nothing else; the plan first, progress and the way to TensorBoard on stderr."""
     folder, done = studied
-    frame = load(folder / "storage", "quick")
-    assert done.stdout == tables.as_text(tables.accuracy(frame)) + "\n"
+    subject = of_study(folder / "storage", "quick", look=False)
+    table, verdicts = tables.as_text(tables.accuracy(subject.frame)), tables.headlines(subject.verdicts())
+    assert done.stdout == f"{table}\n\n{verdicts}\n"
     assert done.stderr.startswith("cells           7: 0 done, 7 missing\n")
     assert f"tensorboard --logdir {folder / 'storage/studies/quick/tensorboard'}" in done.stderr
     assert len(re.findall(r"^\[\d/7\] digits/resnet8-8/\S+  test accuracy [01]\.\d{4}$", done.stderr, re.M)) == 7
