@@ -274,10 +274,10 @@ def test_sharing_of_the_whole_study(empty):
 
 def test_the_whole_study_is_planned_quickly(empty):
     rows = list(full_study.cells(seeds=range(3)))
-    began = time.perf_counter()
+    began = time.process_time()
     found = planned(empty, [cell for _, cell in rows])
     assert (found.cells, found.steps_to_train, found.steps_if_separate) == (726, 51_480_000, 235_056_000)
-    assert time.perf_counter() - began < 4
+    assert time.process_time() - began < 4
 
 
 def test_neither_torch_nor_ray_is_loaded():

@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +31,12 @@ def run(folder: Path, *arguments: str, script=QUICK, **environment: str) -> subp
     """A study's script in a process of its own, with <folder>/storage."""
     command, variables = [*script, "--storage", str(folder / "storage"), *arguments], {**os.environ, **environment}
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240, check=False)
+
+
+def children_seconds() -> float:
+    """CPU seconds that finished children have taken: unlike the clock's, nearly the same on a busy machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -105,9 +111,9 @@ def test_an_unknown_strategy(capsys):
 
 
 def test_a_dry_run_is_quick_and_starts_no_ray(tmp_path):
-    began = time.monotonic()
+    began = children_seconds()
     done = run(tmp_path, "--dry-run", "--json", RAY_TMPDIR=str(tmp_path / "ray"))
-    assert time.monotonic() - began < 5
+    assert children_seconds() - began < 5
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     promised = {"cells": 130, "cells_done": 0, "cells_missing": 130, "dense_runs": 5}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,12 @@ from trainable.config import Cycle, DenseRun, describe, from_description, key
 from trainable.store import Store, write
 
 RUN = [sys.executable, "-m", "trainable"]
+
+
+def children_seconds() -> float:
+    """CPU seconds that finished children have taken: unlike the clock's, nearly the same on a busy machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +81,9 @@ def test_the_example_comes_back():
 
 def test_check_writes_nothing_and_is_quick(tmp_path, cell, write_cell):
     argv = [*RUN, write_cell(cell), "--check", "--storage", "here"]
-    began = time.monotonic()
+    began = children_seconds()
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
-    assert time.monotonic() - began < 3
+    assert children_seconds() - began < 3
     name = f"digits/resnet8-4/one-shot/weight-rewinding/s0.5/seed3-{key(cell)[:6]}"
     assert done.stdout == f"{name}: a valid cell, key {key(cell)}\n"
     assert everything(tmp_path) == ["cell.json"]
@@ -131,9 +138,9 @@ NPZ = {
 
 def refused(folder, *arguments) -> str:
     """The one line of complaint of a command line that must write nothing, from a process of its own."""
-    before, began = everything(folder), time.monotonic()
+    before, began = everything(folder), children_seconds()
     done = subprocess.run([*RUN, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert time.monotonic() - began < 3
+    assert children_seconds() - began < 3
     assert everything(folder) == before
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert done.stderr.startswith("error: ")
