@@ -74,6 +74,10 @@ class Jobs:
             if run_key not in self.done:
                 self._wait(run_key, states_read(self.cells[run_key]))
 
+    def keep(self, run: Cell, steps: Iterable[int]) -> None:
+        """Let a run, when it is trained, keep more States than its cells read: those that later ones may."""
+        self._keep.setdefault(key(run), set()).update(steps)
+
     def next(self) -> Job | None:
         """The job to start now, from here on running; None when none is ready."""
         while self._ready:

@@ -67,12 +67,13 @@ def train(
     options: argparse.Namespace,
     declare: Callable[[], None],
     write_table: Callable[[], pd.DataFrame],
+    grow: Callable[[], None] = lambda: None,
 ) -> tuple[Stop, tune.ResultGrid]:
     """Run the jobs, each as one trial; why it ended early, if it did, and Tune's own account of its trials.
 
     declare: writes down what the study is, once it is known that the cluster can run it. write_table: writes the
-    study's table as it is, and returns it; called now and then. Raises ValueError when a cell fits no machine: before
-    Ray starts, if it would start on this one.
+    study's table as it is, and returns it; called now and then. grow: adds the jobs that a search asks for by now.
+    Raises ValueError when a cell fits no machine: before Ray starts, if it would start on this one.
     """
     launch = Launch(
         storage=str(store.root),
@@ -103,7 +104,7 @@ def train(
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=JobSearcher(
-                        jobs, lambda job: _trial_config(job, launch), stop, retention, options.retries
+                        jobs, lambda job: _trial_config(job, launch), stop, retention, options.retries, grow
                     ),
                     num_samples=-1,
                     max_concurrent_trials=slots,

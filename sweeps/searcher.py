@@ -45,17 +45,24 @@ class JobSearcher(Searcher):
         stop: Stop,
         retention: Retention | None,
         retries: int,
+        grow: Callable[[], None] = lambda: None,
     ) -> None:
-        """config: makes a job's trial config; retention: None to keep every State; retries: of a trial that dies."""
+        """config: makes a job's trial config; retention: None to keep every State; retries: of a trial that dies.
+
+        grow: adds the jobs that a search asks for by now; called before every suggestion.
+        """
         super().__init__()
         self._jobs, self._config, self._stop, self._retention = jobs, config, stop, retention
         self._retries, self._deaths = retries, Counter[str]()
+        self._grow = grow
         self._looked = 0.0
         self._slots: float = float("inf")
         self._trials: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's config, None while nothing is ready, FINISHED at the end. Asked ten times a second."""
+        if not self._stop.stop_all():
+            self._guarded(self._grow)
         if self._stop.stop_all() or not self._jobs.left():
             return Searcher.FINISHED
         if len(self._trials) >= self._slots:
@@ -74,8 +81,12 @@ class JobSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune's call at a trial's end; the parameter's name is Tune's."""
         job = self._trials.pop(trial_id)
+        self._guarded(lambda: self._ended(job, result))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do what touches the storage: its failure ends the launch."""
         try:
-            self._ended(job, result)
+            action()
         except (OSError, ValueError) as storage_error:
             self._stop.give_up(f"storage error: {storage_error}")
 

@@ -4,10 +4,10 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -23,6 +23,25 @@ from trainable.config import Cell, dense_run, describe, from_description, key
 from trainable.store import Store, locked, write
 
 
+class Source(Protocol):
+    """What asks for cells while a study runs, by the results of earlier ones: a search."""
+
+    def begin(self, jobs: Jobs) -> None:
+        """Add the jobs that are known before anything is trained."""
+
+    def advance(self, jobs: Jobs) -> bool:
+        """Add the jobs that are known by now; whether anything changed."""
+
+    def rows(self) -> Sequence[tuple[Schedule, Cell]]:
+        """Every row that was asked for so far."""
+
+    def save(self) -> None:
+        """Write down what further cells depend on."""
+
+    def show(self, frame: pd.DataFrame) -> None:
+        """Say and draw what was found, given the study's table."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Rows of a table: cells, each under its schedule. A chain's first cycle may stand under two, with one key."""
@@ -31,10 +50,16 @@ class Study:
     protocol_name: str
     """What its way of training is called in the table."""
     rows: tuple[tuple[Schedule, Cell], ...]
+    source: Source | None = None
+    """Of further rows; None: these are all."""
 
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError(f"study {self.name!r} has no cell: the options select nothing")
+
+    def every_row(self) -> tuple[tuple[Schedule, Cell], ...]:
+        """The rows, and those that the source has asked for so far."""
+        return self.rows if self.source is None else (*self.rows, *self.source.rows())
 
 
 def add_options(parser: argparse.ArgumentParser, *, name: str | None) -> None:
@@ -90,16 +115,22 @@ def run(study: Study, options: argparse.Namespace) -> int:
     rows = _grown(study, folder)
     jobs = Jobs(store)
     jobs.add(study.rows)
-    planned = plan.plan(jobs, store, study.rows, [from_description(row["cell"]) for row in rows])
+    if study.source is not None:
+        study.source.begin(jobs)
+    planned = plan.plan(jobs, store, study.every_row(), [from_description(row["cell"]) for row in rows])
     if options.dry_run:
         print(json.dumps(plan.as_json(planned), indent=1) if options.json else plan.as_text(planned))
         return 0
     _say(plan.as_text(planned))
     if jobs.left():
         _check_data(jobs, store, options)
-    there, chosen = {_place(row) for row in rows}, {(schedule, key(cell)) for schedule, cell in study.rows}
+    there, chosen = {_place(row) for row in rows}, {(schedule, key(cell)) for schedule, cell in study.every_row()}
     if left_out := len(there - chosen):
         _say(f"{left_out} rows declared earlier are not selected now: they stay in the table")
+
+    def grow() -> None:
+        if study.source is not None and study.source.advance(jobs):
+            _declare(study, folder)
 
     def write_table() -> pd.DataFrame:
         frame = load(store.root, study.name)
@@ -110,11 +141,13 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if jobs.left():
         from sweeps import launch  # Ray takes a second: not before the input is known to be good
 
-        stop, _ = launch.train(study.name, jobs, store, options, lambda: _declare(study, folder), write_table)
+        stop, _ = launch.train(study.name, jobs, store, options, lambda: _declare(study, folder), write_table, grow)
     else:
         _declare(study, folder)
     frame = write_table()
-    if (frame["status"] == "done").any():
+    if study.source is not None:
+        study.source.show(frame)
+    elif (frame["status"] == "done").any():
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
         print(tables.as_text(tables.accuracy(frame)))
         _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
@@ -130,7 +163,9 @@ def run(study: Study, options: argparse.Namespace) -> int:
 
 
 def _declare(study: Study, folder: Path) -> None:
-    """Let cells.json grow by a study's rows, while no other launch does."""
+    """Let cells.json grow by a study's rows, while no other launch does; what its source depends on comes first."""
+    if study.source is not None:
+        study.source.save()
     with locked(folder / "cells.lock"):
         write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
 
@@ -158,7 +193,7 @@ def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} is damaged ({error}): delete it, and it is written again") from error
     declared = [
         {"study": study.name, "protocol_name": study.protocol_name, **columns(cell, schedule), "cell": describe(cell)}
-        for schedule, cell in study.rows
+        for schedule, cell in study.every_row()
     ]
     recorded, wanted = _protocols(before), _protocols(declared)
     for network in recorded.keys() & wanted.keys():
