@@ -23,6 +23,9 @@ Params = dict[str, Any]
 """A point by its parameters: whole numbers and words."""
 Parameters = Mapping[str, Sequence[Any]]
 """Choices by parameter: numbers equally far apart, or words."""
+BEST = "best point"
+RANGES = 3.0
+"""A surface's colours reach so many times as far below the best as the median is; what is lower has the lowest one."""
 VALUE = "validation accuracy, %"
 LINES = {
     "weight-rewinding": "weights and clock back to k",
@@ -71,6 +74,8 @@ class Outcome:
     searched: Searched
     best: str
     """The best point in words."""
+    itself: str | None
+    """The named strategy that the best point is, if it is one."""
     reference: str | None
     """The named strategy with the highest validation accuracy on the search's seeds; None: none is finished on all."""
     gain: float
@@ -175,26 +180,30 @@ def luck(values: Sequence[Sequence[float]], references: int) -> float:
 
 
 def outcome(searched: Searched, frame: pd.DataFrame) -> Outcome:
-    """How the best point compares with named strategies; frame: the study's table. Raises ValueError without a trial."""
+    """How the best point compares with the named strategies; frame: the study's table. Raises ValueError as best."""
     about, best, cells = searched.about, searched.best, _cells(searched, frame)
-    points = {"best point": cells[_same(cells, cells[cells["key"] == best["keys"][0]].iloc[0], SETTING)]}
+    at_best = cells[cells["key"].isin(best["keys"])]
+    if at_best.empty:
+        raise ValueError(f"the table has no finished cell of the best point of {searched.title}: nothing to compare")
+    points = {BEST: cells[_same(cells, at_best.iloc[0], SETTING)]}
     points |= {name: cells[_at(cells, at, about["budget"])] for name, at in about["named"].items()}
     seeds = about["seeds"]
     seen = {name: rows[rows["seed"].isin(seeds)] for name, rows in points.items()}
     fresh = {name: rows[~rows["seed"].isin(seeds)].set_index("seed") for name, rows in points.items()}
     rivals = {
-        name: rows["val_accuracy"].mean()
-        for name, rows in seen.items()
-        if len(rows) == len(seeds) and name != "best point"
+        name: rows["val_accuracy"].mean() for name, rows in seen.items() if len(rows) == len(seeds) and name != BEST
     }
     reference = max(rivals, key=lambda name: rivals[name], default=None)
     return Outcome(
         searched=searched,
         best=_in_words(best, about),
+        itself=next(
+            (name for name, rows in seen.items() if name != BEST and best["keys"][0] in set(rows["key"])), None
+        ),
         reference=reference,
         gain=100 * (best["value"] - rivals[reference]) if reference is not None else math.nan,
         luck=100 * luck(searched.valued["val_accuracy"].tolist(), len(rivals)),
-        table=pd.DataFrame([_judged(name, seen[name], fresh[name], fresh["best point"]) for name in points]),
+        table=pd.DataFrame([_judged(name, seen[name], fresh[name], fresh[BEST]) for name in points]),
     )
 
 
@@ -205,9 +214,10 @@ def as_text(found: Outcome) -> str:
     size = math.prod(len(choices) for choices in about["parameters"].values())
     warm = int(tried["number"].isna().sum())
     trials = f"{len(tried) - warm} trials" + (f" and {warm} points that were trained before" if warm else "")
+    named = "" if found.itself is None else f", which is {found.itself}"
     lines = [
-        f"{found.searched.title}: {about['space']} of {size} choices, {trials}, seeds {seeds}",
-        f"best point: {found.best}: validation accuracy {100 * found.searched.best['value']:.2f} %",
+        f"{found.searched.title}: {about['space']} of {size} combinations, {trials}, seeds {seeds}",
+        f"best point: {found.best}{named}: validation accuracy {100 * found.searched.best['value']:.2f} %",
         _gain_in_words(found),
         _held_in_words(found),
     ]
@@ -215,7 +225,9 @@ def as_text(found: Outcome) -> str:
     for name in ("search_val", "fresh_val", "fresh_test"):
         table[name] = [f"{100 * value:.2f}" for value in table[name]]
     table["ahead"] = [
-        "" if row.strategy == "best point" or not row.n else f"{row.ahead:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        ""
+        if row.strategy in (BEST, found.itself) or not row.n
+        else f"{row.ahead:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
         for row in table.itertuples()
     ]
     table = table[["strategy", "search_val", "fresh_val", "fresh_test", "ahead", "n"]].rename(
@@ -241,11 +253,12 @@ def response_surface(searched: Sequence[Searched]) -> Drawn:
     for ax, one in zip(axes, planes, strict=True):
         ax.set_title(_panel_title(one), size=9)
         ax.set_xlabel(f"weights from step (T = {one.about['steps']:,}: kept)")
-        _finish(draw_surface(ax, one), "learning-rate clock from step")
+        _finish(draw_surface(ax, one), "learning-rate clock from step", legend=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, fontsize=7.5)
     caption = (
         "Mean validation accuracy of retrainings with one budget, by where the weights come from and where the "
         "learning-rate clock restarts. Coloured squares: points that the search has tried; blank: not tried. Markers: "
-        "the named strategies; star: the best point, which is best by chance too."
+        "the named strategies; star: the best point, which owes part of its accuracy to luck."
     )
     drawn = _worded(figure, caption)
     drawn.alt = " ".join(
@@ -265,8 +278,10 @@ def draw_surface(ax: Axes, one: Searched) -> Axes:
         np.rint((valued[name].to_numpy() - edges[0]) // grid).astype(int) for name in ("weights_from", "lr_from")
     )
     surface[row, column] = 100 * valued["value"].to_numpy(dtype=float)
-    mesh = ax.pcolormesh(edges, edges, surface, cmap="viridis")
-    bar = ax.figure.colorbar(mesh, ax=ax)
+    values = 100 * valued["value"].to_numpy(dtype=float)
+    lowest = max(values.min(), values.max() - RANGES * (values.max() - np.median(values)))
+    mesh = ax.pcolormesh(edges, edges, surface, cmap="viridis", vmin=lowest, vmax=values.max())
+    bar = ax.figure.colorbar(mesh, ax=ax, extend="min" if lowest > values.min() else "neither")
     bar.set_label(VALUE)
     for name, at in one.about["named"].items():
         colour, marker = LOOKS.get(name, OTHER)
@@ -326,6 +341,7 @@ def expected_best(searched: Sequence[Searched]) -> Drawn:
         random = best_of_random(values)
         ax.plot(trials, random, color=OTHER[0], linestyle="--", label="expected, the same points in random order")
         ax.set_xlabel("trials, named strategies first")
+        ax.set_ylim(bottom=random[0])
         _finish(ax, f"best {VALUE}")
     caption = (
         "The best mean validation accuracy after so many trials: of the search as it went, and expected of as many "
@@ -472,6 +488,8 @@ def _gain_in_words(found: Outcome) -> str:
 
 
 def _held_in_words(found: Outcome) -> str:
+    if found.itself == found.reference:
+        return f"no point was found that is ahead of {found.itself}: there is no gain to confirm"
     rows = found.table[(found.table["strategy"] == found.reference) & (found.table["n"] > 0)]
     if rows.empty:
         return "on fresh seeds: not trained yet"

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from sweeps import full_study, quick_study
+from sweeps import full_study, quick_study, rewind_search
 from sweeps.retention import Retention, declared
 from trainable import claims
 from trainable.arguments import Parser
@@ -12,7 +12,7 @@ from trainable.config import key as key_of
 from trainable.config import lineage
 from trainable.store import Store
 
-SCRIPTS = {"quick_study": quick_study.main, "full_study": full_study.main}
+SCRIPTS = {"quick_study": quick_study.main, "full_study": full_study.main, "rewind_search": rewind_search.main}
 
 
 def main(argv: list[str] | None = None) -> int:
