@@ -520,5 +520,8 @@ def _lines(one: Searched) -> dict[str, pd.DataFrame]:
         "low-lr-weight-rewinding": valued["lr_from"] == last,
     }
     places = {"weight-rewinding": "lr_from", "lr-rewinding": "lr_from", "low-lr-weight-rewinding": "weights_from"}
-    found = {name: valued[where].assign(k=valued[places[name]]).sort_values("k") for name, where in on.items()}
+    found = {
+        name: valued[where].assign(k=lambda rows, place=places[name]: rows[place]).sort_values("k")
+        for name, where in on.items()
+    }
     return {name: rows for name, rows in found.items() if (rows["k"] < last).any()}

@@ -38,8 +38,8 @@ def declare(options: argparse.Namespace) -> study.Study:
     """The study: what is compared with the best points, and the searches as its source. Raises ValueError."""
     found_searches = searches(options)
     if options.trials % options.round_size:
-        lower = options.trials // options.round_size * options.round_size
-        choices = f"choose {lower or options.round_size} or {lower + options.round_size}"
+        lower = max(1, options.trials // options.round_size) * options.round_size
+        choices = f"choose {lower} or {lower + options.round_size}"
         raise ValueError(f"--trials must be whole rounds of {options.round_size}, got {options.trials}: {choices}")
     if len(set(options.seeds)) == 1:
         print("warning: one seed: the best point may be best by that seed's luck alone", file=sys.stderr)
@@ -77,6 +77,11 @@ def show(store: Store, name: str, frame: pd.DataFrame, journal: Path | None = No
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
+    return study.command(parser().parse_args(argv), declare)
+
+
+def parser() -> Parser:
+    """What the command line understands."""
     parser = Parser(prog="python sweeps/rewind_search.py", description=__doc__)
     searched = parser.add_argument_group("what is searched")
     searched.add_argument(
@@ -137,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     how.add_argument("--journal", type=Path, metavar="FILE", help="export the trials for optuna-dashboard")
     study.add_options(parser, name="search")
-    return study.command(parser.parse_args(argv), declare)
+    return parser
 
 
 def _search(group: Group, options: argparse.Namespace) -> Search:

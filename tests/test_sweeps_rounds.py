@@ -71,7 +71,9 @@ def test_a_round_is_never_written_again(folder):
     ],
 )
 def test_rounds_of_another_search(folder, changes, said):
-    with pytest.raises(ValueError, match=re.escape(f"{folder} has rounds of another search {said}: choose another --name")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{folder} has rounds of another search {said}: choose another --name")
+    ):
         rounds.read(dataclasses.replace(SEARCH, **changes), folder)
 
 

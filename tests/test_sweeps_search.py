@@ -133,7 +133,9 @@ def test_a_group_has_one_name():
 
 
 def test_an_objective_on_test_is_refused():
-    with pytest.raises(ValueError, match="val_examples must be above 0: .* would be judged by the images that chose it"):
+    with pytest.raises(
+        ValueError, match=r"val_examples must be above 0: .* would be judged by the images that chose it"
+    ):
         dataclasses.replace(SEARCH, dense=recipes.digits(0))
 
 

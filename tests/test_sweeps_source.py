@@ -1,4 +1,4 @@
-"""Cells that a search asks for, driven by hand: a round is told when it is complete, and the best is judged at the end."""
+"""Cells that a search asks for, driven by hand: rounds are told when complete, and the best is judged at the end."""
 
 import argparse
 import dataclasses
