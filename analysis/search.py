@@ -73,7 +73,7 @@ class Outcome:
 
     searched: Searched
     best: str
-    """The best point in words."""
+    """The best point in words, and what a strategy at its place is called."""
     itself: str | None
     """The named strategy that the best point is, if it is one."""
     reference: str | None
@@ -196,7 +196,7 @@ def outcome(searched: Searched, frame: pd.DataFrame) -> Outcome:
     reference = max(rivals, key=lambda name: rivals[name], default=None)
     return Outcome(
         searched=searched,
-        best=_in_words(best, about),
+        best=f"{_in_words(best, about)} ({at_best['strategy'].iloc[0]})",
         itself=next(
             (name for name, rows in seen.items() if name != BEST and best["keys"][0] in set(rows["key"])), None
         ),
@@ -214,10 +214,9 @@ def as_text(found: Outcome) -> str:
     size = math.prod(len(choices) for choices in about["parameters"].values())
     warm = int(tried["number"].isna().sum())
     trials = f"{len(tried) - warm} trials" + (f" and {warm} points that were trained before" if warm else "")
-    named = "" if found.itself is None else f", which is {found.itself}"
     lines = [
         f"{found.searched.title}: {about['space']} of {size} combinations, {trials}, seeds {seeds}",
-        f"best point: {found.best}{named}: validation accuracy {100 * found.searched.best['value']:.2f} %",
+        f"best point: {found.best}: validation accuracy {100 * found.searched.best['value']:.2f} %",
         _gain_in_words(found),
         _held_in_words(found),
     ]
@@ -225,9 +224,7 @@ def as_text(found: Outcome) -> str:
     for name in ("search_val", "fresh_val", "fresh_test"):
         table[name] = [f"{100 * value:.2f}" for value in table[name]]
     table["ahead"] = [
-        ""
-        if row.strategy in (BEST, found.itself) or not row.n
-        else f"{row.ahead:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        "" if row.strategy in (BEST, found.itself) or not row.n else _with_interval(row.ahead, row.low, row.high)
         for row in table.itertuples()
     ]
     table = table[["strategy", "search_val", "fresh_val", "fresh_test", "ahead", "n"]].rename(
@@ -480,7 +477,7 @@ def _gain_in_words(found: Outcome) -> str:
         return "gain: unknown, no named strategy is finished on the search's seeds"
     points = len(found.searched.valued)
     chance = (
-        f"by luck alone the best of {points} equal points would show {found.luck:+.2f}"
+        f"by luck alone the best of {points} equal points would show about {found.luck:+.2f}"
         if not math.isnan(found.luck)
         else "what luck alone would show is unknown with one seed"
     )
@@ -494,9 +491,13 @@ def _held_in_words(found: Outcome) -> str:
     if rows.empty:
         return "on fresh seeds: not trained yet"
     row = rows.iloc[0]
-    held = f"on {row['n']} fresh seeds {row['ahead_val']:+.2f} of it in validation"
+    seeds = "1 fresh seed" if row["n"] == 1 else f"{row['n']} fresh seeds"
+    held = (
+        f"on {seeds} {row['ahead_val']:+.2f} points of validation, "
+        f"{_with_interval(row['ahead'], row['low'], row['high'])} of test"
+    )
     if math.isnan(row["low"]):
-        return f"{held}, test {row['ahead']:+.2f} points: one seed says nothing about noise"
+        return f"{held}: one seed says nothing about noise"
     verdict = (
         "better beyond noise"
         if row["low"] > 0
@@ -504,7 +505,11 @@ def _held_in_words(found: Outcome) -> str:
         if row["high"] < 0
         else "not told apart from it by these seeds"
     )
-    return f"{held}, test {row['ahead']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] points: {verdict}"
+    return f"{held}: {verdict}"
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f}" if math.isnan(low) else f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _panel_title(one: Searched) -> str:
