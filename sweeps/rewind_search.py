@@ -65,9 +65,10 @@ def show(store: Store, name: str, frame: pd.DataFrame, journal: Path | None = No
     """Print what the searches of a study have found, and write figures, and Optuna's journal where one is asked for."""
     folder = store.study(name)
     searched = found.load(store.root, name)
-    for one in searched:
+    begun = [one for one in searched if one.trials["value"].notna().any()]
+    for one in begun:
         print(f"{found.as_text(found.outcome(one, frame))}\n")
-    for title, figure in _drawn(searched):
+    for title, figure in _drawn(begun) if begun else ():
         plots.save(figure, folder / "search" / title)
         print(f"figure: {folder / 'search' / title}.png, .svg and .pdf", file=sys.stderr)
     if journal is not None:
