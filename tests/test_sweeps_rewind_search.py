@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import search
-from analysis.load import load
+from analysis.load import SCHEMA, load
 from sweeps import rewind_search
+from sweeps import rounds as rounds_on_disk
 from trainable.config import from_description
+from trainable.store import Store
 
 TINY = [
     *(sys.executable, "-m", "sweeps.rewind_search", "--groups", "digits/resnet8-4/unstructured/0.9"),
@@ -88,6 +91,14 @@ def test_the_plan_says_what_may_come(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "to come at most 90 retrainings of 400 steps, and then 5 fresh seeds" in err
     assert out.startswith("cells           21: 0 done, 21 missing\n")  # 3 dense runs, 6 points on 3 seeds
+
+
+def test_a_search_that_was_stopped_in_its_first_round_has_nothing_to_show(tmp_path, capsys):
+    (one,) = rewind_search.searches(rewind_search.parser().parse_args([]))
+    store = Store(tmp_path / "s")
+    rounds_on_disk.write(one, rounds_on_disk.folder_of(one, store.study("search")), [()])
+    rewind_search.show(store, "search", pd.DataFrame(columns=list(SCHEMA)).astype(SCHEMA))
+    assert capsys.readouterr() == ("", "")
 
 
 # Trained

@@ -237,3 +237,33 @@ def test_tune_keeps_nothing_of_it(store, tmp_path):
     assert (tmp_path / "state").read_bytes() == b""
     with pytest.raises(NotImplementedError, match="running the same command again"):
         driven.searcher.restore(str(tmp_path / "state"))
+
+
+# A source of further jobs
+
+
+def test_jobs_that_are_asked_for_on_the_way(store):
+    """FINISHED is Tune's last question: whoever asks for more is heard before."""
+    driven = Driven(store, FIRST)
+    more = [("one-shot", OTHER)]
+
+    def grow():
+        if key(FIRST) in driven.jobs.done and more:
+            driven.jobs.add([more.pop()])
+
+    driven.searcher._grow = grow
+    for trial, cell in enumerate((DENSE, FIRST, OTHER)):
+        assert driven.ask() == cell
+        driven.end(trial, cell)
+    assert driven.ask() == Searcher.FINISHED
+
+
+def test_a_source_that_can_not_write_ends_the_launch(store):
+    driven = Driven(store, FIRST)
+
+    def grow():
+        raise OSError(28, "No space left on device")
+
+    driven.searcher._grow = grow
+    assert driven.ask() == Searcher.FINISHED
+    assert driven.stop.reason == "storage error: [Errno 28] No space left on device"
