@@ -184,9 +184,9 @@ def test_seed_round_size_and_results_matter():
 
 
 def test_tpe_finds_the_hill():
-    """Of 30 random points of 121 the best is as good as this in 1 of 4 searches."""
-    found = [best(searched(dataclasses.replace(SEARCH, sampler_seed=seed), 32)) for seed in range(4)]
-    assert sum(value(trial.params) >= 0.86 for trial in found) == 4
+    """The top is 1 of 121 points: 32 at random have it in 26 % of searches, TPE in seven of these eight."""
+    found = [best(searched(dataclasses.replace(SEARCH, sampler_seed=seed), 32)) for seed in range(8)]
+    assert sum(trial.params == {"weights_from": 280, "lr_from": 120} for trial in found) >= 6
 
 
 def test_a_warm_start_is_known_and_not_asked_again():
