@@ -245,7 +245,11 @@ def test_a_seed_that_is_none(capsys, seed):
 
 @pytest.mark.parametrize(
     ("options", "choice"),
-    [(["--figures", "9"], "table-5"), (["--architectures", "vgg16"], "wrn16-8"), (["--strategies", "reinit"], FT)],
+    [
+        (["--figures", "9"], "table-5"),
+        (["--architectures", "vgg16"], "wrn16-8"),
+        (["--strategies", "distillation"], FT),
+    ],
 )
 def test_unknown_names_are_answered_with_the_choices(capsys, options, choice):
     with pytest.raises(SystemExit) as stop:

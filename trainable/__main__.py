@@ -139,7 +139,7 @@ def _train_missing(cell: Cell, missing: list[Cell], store: Store, options: argpa
     settings = numerics.configure(device, options.threads, options.compile)
     dense = dense_run(cell)
     dataset = datasets.load(dense.dataset, options.data_root, store.datasets)
-    prepared = data.prepare(dataset, dense.dataset, dense.val_examples, device)
+    prepared = data.prepare_for(dense, dataset, device)
     cycle.check(cell, prepared)
     points = cycle.rewind_points(lineage(cell))
 
