@@ -147,14 +147,9 @@ def prepare(
 
     val_from, padding, standardisation: as the fields of config.DenseRun.
     """
-    source = {"train": dataset.train_labels, "test": dataset.test_labels}[val_from]
-    rest, held_out = datasets.validation_split(source, val_examples)
+    rest, held_out = datasets.validation_split(dataset.labels_of(val_from), val_examples)
     train = rest if val_from == "train" else np.arange(len(dataset.train_labels))
     test = rest if val_from == "test" else np.arange(len(dataset.test_labels))
-    val_images, val_labels = {
-        "train": (dataset.train_images, dataset.train_labels),
-        "test": (dataset.test_images, dataset.test_labels),
-    }[val_from]
     shifted = augmentation(name, padding)
     images = dataset.train_images[train]
     border = (shifted.shift, shifted.shift)
@@ -164,8 +159,8 @@ def prepare(
     return Data(
         padded=torch.from_numpy(padded).to(device),
         labels=torch.from_numpy(dataset.train_labels[train]).to(device),
-        val=_split(val_images[held_out], val_labels[held_out], device) if val_examples else None,
-        test=_split(dataset.test_images[test], dataset.test_labels[test], device),
+        val=_split(dataset, val_from, held_out, device) if val_examples else None,
+        test=_split(dataset, "test", test, device),
         mean=torch.tensor(mean, dtype=torch.float32, device=device),
         std=torch.tensor(std, dtype=torch.float32, device=device),
         classes=dataset.classes,
@@ -221,5 +216,6 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 0, std, 1.0)
 
 
-def _split(images: np.ndarray, labels: np.ndarray, device: torch.device) -> Split:
+def _split(dataset: datasets.Dataset, part: str, chosen: np.ndarray, device: torch.device) -> Split:
+    images, labels = dataset.images_of(part)[chosen], dataset.labels_of(part)[chosen]
     return Split(images=torch.from_numpy(images).to(device), labels=torch.from_numpy(labels).to(device))
