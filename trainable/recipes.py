@@ -18,6 +18,7 @@ RENDA_RETRAIN_TIMES = (3_907, 11_719, 19_532, 27_344, 35_157, 42_969, 50_782, 58
 """Steps of 10, 30, … 170 and 182 passes (released results of Renda et al. 2020, arXiv 2003.02389)."""
 Dataset = Literal["cifar10", "cifar100"]
 Precision = Literal["fp32", "bf16"]
+DenseSchedule = Literal["step", "linear", "cosine", "one-cycle"]
 
 
 def digits(seed: int) -> DenseRun:
@@ -132,7 +133,7 @@ def renda_resnet(
     )
 
 
-def with_schedule(run: DenseRun, schedule: Literal["step", "linear", "cosine", "one-cycle"]) -> DenseRun:
+def with_schedule(run: DenseRun, schedule: DenseSchedule) -> DenseRun:
     """The run under another schedule from the same highest rate; one-cycle rises over three tenths, torch's default."""
     if schedule == "step":
         return run
