@@ -181,6 +181,10 @@ def test_a_retraining_against_a_rule(changes, message):
         ({"parent_step": 400}, r"parent_step must be a step .* 0 … 399, or None, got 400"),
         ({"parent_step": -1}, r"parent_step must be .*, got -1"),
         (
+            {"parent_step": 360, "retraining": replace(REWIND, gradual=(0, 9, 1))},
+            r"gradual pruning from a step of the dense run has no parent_step, got 360",
+        ),
+        (
             {"densities": (0.5, 0.2), "retraining": replace(REWIND, gradual=(0, 9, 1))},
             r"gradual pruning reaches its density inside one run, .*: no chain, got \[0\.5, 0\.2\]",
         ),
@@ -432,7 +436,7 @@ def test_an_older_description_means_the_absent_value_not_the_default(later):
         CHAIN,
         replace(CHAIN, retraining=LINEAR, structure="structured"),
         replace(ONE_SHOT, retraining=replace(REWIND, weights_from="fresh", momentum="with_weights")),
-        replace(ONE_SHOT, retraining=replace(REWIND, weights_from=None)),
+        replace(ONE_SHOT, retraining=replace(REWIND, weights_from=None), parent_step=360),
         replace(
             DENSE,
             schedule="cosine",
@@ -443,7 +447,7 @@ def test_an_older_description_means_the_absent_value_not_the_default(later):
             val_from="test",
             val_examples=9,
         ),
-        replace(ONE_SHOT, retraining=replace(REWIND, gradual=[0, 100, 10]), mask="erk", parent_step=360),
+        replace(ONE_SHOT, retraining=replace(REWIND, gradual=[0, 100, 10]), mask="erk"),
     ],
 )
 def test_round_trip(cell):

@@ -254,6 +254,8 @@ class Cycle:
         if self.parent_step is not None:
             rule = f"parent_step must be a step of the dense run before its last, 0 … {last - 1}, or None"
             _require(0 <= self.parent_step < last, rule, self.parent_step)
+            unused = self.retraining.gradual and weights_from is not None
+            _require(not unused, "gradual pruning from a step of the dense run has no parent_step", self.parent_step)
 
     @property
     def density(self) -> float:
