@@ -16,6 +16,7 @@ from trainable import architectures
 DATASETS = {"digits": 1_437, "cifar10": 50_000, "cifar100": 50_000}
 """Data sets known by name, with their number of training images."""
 TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
+"""The same, with their number of test images."""
 
 NPZ_NAME = re.compile(r"[\w.-]+@[0-9a-f]{16}")
 """A user's npz enters a description as <file stem>@<first 16 hex digits of its content's SHA-256>."""
@@ -85,7 +86,7 @@ class DenseRun:
     batch_norm_eps: float
     """Added to the variance. Above 0."""
     val_examples: int = 0
-    """Training images held out for validation: a stratified split, fixed per data set. 0 or more."""
+    """Images held out for validation, training images unless val_from says: a stratified split. 0 or more."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16: forward and backward under bfloat16 autocast, weights and updates in fp32."""
     schedule: Literal["step", "linear", "cosine", "one-cycle"] = field(default="step", metadata={"absent": "step"})
