@@ -36,9 +36,12 @@ LOOKS = {
     "dense-extra-budget": ("#E69F00", "P"),
     "weight-rewinding-to-init": ("#882255", "p"),
     "linear-restart": ("#999933", "<"),
+    "scaled-restart": ("#6699CC", "H"),
     "cosine-restart": ("#332288", ">"),
     "one-cycle-restart": ("#44AA99", "h"),
     "adaptive-linear-restart": ("#AA4499", "*"),
+    "scratch-b": ("#661100", "8"),
+    "gradual-pruning": ("#117733", "$G$"),
     "plane": ("#A6761D", "d"),
 }
 """Colour and marker by strategy: Okabe & Ito's palette and Tol's, told apart with any colour vision by markers too."""

@@ -2,29 +2,28 @@
 
 Fine-tuning, weight rewinding and learning-rate rewinding of ResNet-20, -56, -110 and WRN-16-8 on CIFAR: one-shot and
 iterative, unstructured and structured. Options select from what is declared here; without any, it is the whole study.
+Another --protocol is the same as its files do it, or ResNets as Renda et al. (2020, arXiv 2003.02389) train them.
 """
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sweeps import study
-from trainable import architectures, recipes, strategies
+from trainable import recipes
 from trainable.arguments import Parser, not_negative
 from trainable.columns import Schedule
-from trainable.config import Cell, Cycle, DenseRun, Retraining, chain, density
+from trainable.config import Cell, Cycle, chain, density
+from trainable.recipes import Protocol
 
-STRATEGIES: dict[str, Callable[[DenseRun, int], Retraining]] = {
-    "fine-tuning": lambda dense, step: strategies.fine_tuning(dense),
-    "weight-rewinding": strategies.weight_rewinding,
-    "lr-rewinding": lambda dense, step: strategies.lr_rewinding(dense),
-    "lr-rewinding-equal-budget": lambda dense, step: strategies.lr_rewinding(dense, dense.steps - step),
-}
-"""Ways of retraining, given the dense run and the rewind point. The last one is in no paper: see equal_budget()."""
 PUBLISHED = ("fine-tuning", "weight-rewinding", "lr-rewinding")
+EQUAL_BUDGET = "lr-rewinding-equal-budget"
+"""A way of retraining that is in no paper: see equal_budget()."""
+RENDA = (*PUBLISHED, "low-lr-weight-rewinding", "reinit")
 REWINDING = ("weight-rewinding", "lr-rewinding")
 
 
@@ -41,7 +40,7 @@ class Panel:
     chains: tuple[tuple[float, ...], ...]
     """Of each point drawn: the densities of its cycles. Points of an iterative panel are one chain's prefixes."""
     strategies: tuple[str, ...]
-    """Names in STRATEGIES."""
+    """Names in the protocol's strategies."""
 
     @property
     def sparsities(self) -> tuple[float, ...]:
@@ -142,7 +141,32 @@ PANELS = (
         strategies=PUBLISHED,
     ),
 )
-FIGURES = tuple(panel.figure for panel in PANELS)
+RENDA_PANELS = tuple(
+    panel
+    for architecture, cycles in (("resnet20", 10), ("resnet56", 17))
+    for panel in (
+        Panel(
+            figure=f"{architecture}-one-shot",
+            dataset="cifar10",
+            architecture=architecture,
+            schedule="one-shot",
+            chains=one_shot(chain(0.2, 10, decimals=4)),  # densities as released: 0.1074; in chains 0.107374
+            strategies=RENDA,
+        ),
+        Panel(
+            figure=f"{architecture}-iterative",
+            dataset="cifar10",
+            architecture=architecture,
+            schedule="iterative",
+            chains=iterative(chain(0.2, cycles, decimals=6)),
+            strategies=RENDA[:-1],
+        ),
+    )
+)
+"""The unstructured networks whose results Renda, Frankle & Carbin 2020 (arXiv 2003.02389) released."""
+PANELS_OF = {"mikler2021": PANELS, "mikler2021-as-released": PANELS, "renda2020": RENDA_PANELS}
+"""By protocol."""
+FIGURES = tuple(panel.figure for panel in (*PANELS, *RENDA_PANELS))
 ARCHITECTURES = tuple(dict.fromkeys(panel.architecture for panel in PANELS))
 
 
@@ -152,24 +176,50 @@ def cells(
     *,
     scale: float = 1.0,
     precision: Literal["fp32", "bf16"] = "fp32",
+    protocol: Protocol = recipes.PROTOCOLS["mikler2021"],
+    rewind_points: Iterable[int] | None = None,
 ) -> Iterator[tuple[Schedule, Cell]]:
     """The study's rows: of every seed, each panel's points, and before the first ones of a dense run that run itself.
 
-    Raises ValueError for a scale that the recipes do not allow.
+    rewind_points: of the protocol's, None for all. Raises ValueError for a scale that the recipes do not allow, and
+    for what the protocol refuses.
     """
-    panels = tuple(panels)
+    panels, points = tuple(panels), protocol.rewind_points if rewind_points is None else tuple(rewind_points)
     for seed in dict.fromkeys(seeds):
         begun = set()
         for panel in panels:
-            dense = recipes.scaled(_recipe(panel, seed, precision), scale)
+            whole = protocol.dense(panel.architecture, seed, dataset=panel.dataset, precision=precision)
+            dense = recipes.scaled(whole, scale)
             if dense not in begun:
                 begun.add(dense)
                 yield "dense", dense
-            step = recipes.scaled_step(recipes.REWIND_POINT_CIFAR, scale)
-            for retraining in (STRATEGIES[name](dense, step) for name in panel.strategies):
+            steps = [recipes.scaled_step(point, scale) for point in points]
+            for name, step in itertools.product(panel.strategies, steps):
+                if reason := protocol.refused.get((name, panel.schedule)):
+                    raise ValueError(reason)
                 for densities in panel.chains:
-                    cycle = Cycle(dense=dense, densities=densities, retraining=retraining, structure=panel.structure)
-                    yield panel.schedule, cycle
+                    yield (
+                        panel.schedule,
+                        Cycle(
+                            dense=dense,
+                            densities=densities,
+                            retraining=protocol.strategies[name](dense, step, panel.schedule),
+                            structure=panel.structure,
+                            parent_step=protocol.parent_step(dense),
+                        ),
+                    )
+
+
+def without_refused(panels: Iterable[Panel], protocol: Protocol) -> tuple[Panel, ...]:
+    """The panels without the strategies that the protocol refuses."""
+    narrowed = (
+        dataclasses.replace(
+            panel,
+            strategies=tuple(name for name in panel.strategies if (name, panel.schedule) not in protocol.refused),
+        )
+        for panel in panels
+    )
+    return tuple(panel for panel in narrowed if panel.strategies)
 
 
 def select(
@@ -188,8 +238,8 @@ def select(
     panels = _narrowed("figures", figures, tuple(panels), lambda panel: {panel.figure})
     panels = _narrowed("architectures", architectures, panels, lambda panel: {panel.architecture})
     if strategies is not None:
-        panels = _narrowed("strategies", strategies, panels, lambda panel: {*panel.strategies} & {*PUBLISHED})
-        wanted = {*strategies, *(["lr-rewinding-equal-budget"] if "lr-rewinding" in strategies else [])}
+        panels = _narrowed("strategies", strategies, panels, lambda panel: {*panel.strategies} - {EQUAL_BUDGET})
+        wanted = {*strategies, *([EQUAL_BUDGET] if "lr-rewinding" in strategies else [])}
         panels = tuple(
             dataclasses.replace(panel, strategies=tuple(name for name in panel.strategies if name in wanted))
             for panel in panels
@@ -203,26 +253,30 @@ def equal_budget(panels: Iterable[Panel]) -> tuple[Panel, ...]:
     The papers compare T steps (72,000) with T − k (64,000).
     """
     return tuple(
-        dataclasses.replace(panel, strategies=(*panel.strategies, "lr-rewinding-equal-budget"))
+        dataclasses.replace(panel, strategies=(*panel.strategies, EQUAL_BUDGET))
         if {*REWINDING} <= {*panel.strategies}
         else panel
         for panel in panels
     )
 
 
-def protocol_name(scale: float = 1.0, precision: str = "fp32") -> str:
-    """What the way of training is called, and the study unless --name tells: mikler2021, and where it differs.
+def protocol_name(scale: float = 1.0, precision: str = "fp32", protocol: str = "mikler2021") -> str:
+    """What the way of training is called, and the study unless --name tells: the protocol, and where it differs.
 
     >>> protocol_name(), protocol_name(0.0125, "bf16")
     ('mikler2021', 'mikler2021-x0.0125-bf16')
     """
     shortened = "" if scale == 1 else f"-x{scale}"
-    return f"mikler2021{shortened}{'' if precision == 'fp32' else f'-{precision}'}"
+    return f"{protocol}{shortened}{'' if precision == 'fp32' else f'-{precision}'}"
 
 
 def declare(options: argparse.Namespace) -> study.Study:
     """The study that the options ask for. Raises ValueError for options that select nothing."""
-    panels = equal_budget(PANELS) if options.equal_budget else PANELS
+    protocol, panels = recipes.PROTOCOLS[options.protocol], PANELS_OF[options.protocol]
+    if options.equal_budget:
+        if EQUAL_BUDGET not in protocol.strategies:
+            raise ValueError(f"--equal-budget adds nothing: all budgets of {options.protocol} are equal")
+        panels = equal_budget(panels)
     panels = select(
         panels,
         figures=options.figures,
@@ -230,15 +284,30 @@ def declare(options: argparse.Namespace) -> study.Study:
         strategies=options.strategies,
         sparsities=options.sparsities,
     )
-    if options.equal_budget and not any("lr-rewinding-equal-budget" in panel.strategies for panel in panels):
+    if options.equal_budget and not any(EQUAL_BUDGET in panel.strategies for panel in panels):
         raise ValueError(
             "--equal-budget adds nothing: it stands beside lr-rewinding, in figures that have weight-rewinding too"
         )
-    protocol = protocol_name(options.scale, options.precision)
+    if options.strategies is None and (left := without_refused(panels, protocol)) != panels:
+        print(f"left out: {'; '.join(protocol.refused.values())}", file=sys.stderr)
+        panels = left
+    if strange := [point for point in options.rewind_points or () if point not in protocol.rewind_points]:
+        there = " ".join(map(str, protocol.rewind_points))
+        raise ValueError(f"--rewind-points {' '.join(map(str, strange))} selects nothing: there is {there}")
+    name = protocol_name(options.scale, options.precision, options.protocol)
     return study.Study(
-        name=protocol if options.name is None else options.name,
-        protocol_name=protocol,
-        rows=tuple(cells(panels, options.seeds, scale=options.scale, precision=options.precision)),
+        name=name if options.name is None else options.name,
+        protocol_name=name,
+        rows=tuple(
+            cells(
+                panels,
+                options.seeds,
+                scale=options.scale,
+                precision=options.precision,
+                protocol=protocol,
+                rewind_points=options.rewind_points,
+            )
+        ),
     )
 
 
@@ -250,13 +319,20 @@ def main(argv: list[str] | None = None) -> int:
     chosen.add_argument(
         "--architectures", nargs="+", choices=ARCHITECTURES, metavar="NAME", help=f"of {', '.join(ARCHITECTURES)}"
     )
-    chosen.add_argument("--strategies", nargs="+", choices=PUBLISHED, metavar="NAME", help=f"of {', '.join(PUBLISHED)}")
+    chosen.add_argument("--strategies", nargs="+", choices=RENDA, metavar="NAME", help=f"of {', '.join(RENDA)}")
     chosen.add_argument(
         "--sparsities",
         nargs="+",
         type=float,
         metavar="SPARSITY",
         help="of the points drawn, as 0.2 0.672 0.893 (matched at three decimals); earlier cycles come along",
+    )
+    chosen.add_argument(
+        "--rewind-points",
+        nargs="+",
+        type=not_negative,
+        metavar="STEP",
+        help="of a protocol that has several, before --scale: renda2020's are T − its retrain times",
     )
     chosen.add_argument(
         "--seeds", nargs="+", type=not_negative, default=range(5), metavar="SEED", help="(default: 0 1 2 3 4)"
@@ -268,6 +344,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     trained = parser.add_argument_group("how it is trained")
     trained.add_argument(
+        "--protocol",
+        choices=recipes.PROTOCOLS,
+        default="mikler2021",
+        help="the paper's text (default), what its released files do, or Renda et al. 2020",
+    )
+    trained.add_argument(
         "--scale",
         type=float,
         default=1.0,
@@ -278,12 +360,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     study.add_options(parser, name=None)
     return study.command(parser.parse_args(argv), declare)
-
-
-def _recipe(panel: Panel, seed: int, precision: Literal["fp32", "bf16"]) -> DenseRun:
-    wide = architectures.parse(panel.architecture).family == "wrn"
-    recipe = recipes.wide_resnet if wide else recipes.cifar_resnet
-    return recipe(panel.architecture, seed, dataset=panel.dataset, precision=precision)
 
 
 def _narrowed(

@@ -155,7 +155,9 @@ def state_bytes(dense: DenseRun) -> int:
     """Size of one State's file, about: weights, momentum, batch-norm statistics, masks as bits, the header."""
     # A user's images may have other channels and classes than these: it changes a network by a few percent at most.
     channels, classes = {"digits": (1, 10), "cifar100": (3, 100)}.get(dense.dataset, (3, 10))
-    counted = architectures.parameters(dense.architecture, channels=channels, classes=classes)
+    counted = architectures.parameters(
+        dense.architecture, channels=channels, classes=classes, shortcut_norm=dense.shortcut_norm
+    )
     tensors = 3 * len(counted.kernels) + 2 + 7 * len(counted.norms)  # 7: two of each of weights, momentum; statistics
     statistics = 2 * 4 * sum(counted.norms) + 8 * len(counted.norms)  # means and variances; int64 counters
     return 2 * 4 * counted.trainable + statistics + counted.prunable // 8 + 105 * tensors

@@ -245,7 +245,11 @@ def test_a_seed_that_is_none(capsys, seed):
 
 @pytest.mark.parametrize(
     ("options", "choice"),
-    [(["--figures", "9"], "table-5"), (["--architectures", "vgg16"], "wrn16-8"), (["--strategies", "reinit"], FT)],
+    [
+        (["--figures", "9"], "table-5"),
+        (["--architectures", "vgg16"], "wrn16-8"),
+        (["--strategies", "distillation"], FT),
+    ],
 )
 def test_unknown_names_are_answered_with_the_choices(capsys, options, choice):
     with pytest.raises(SystemExit) as stop:
@@ -290,3 +294,91 @@ def test_runs_as_a_script_and_as_a_module(tmp_path, command):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     assert "sweeps.study" in imported
     assert not imported & {"study", "torch", "ray"}
+
+
+# Protocols
+
+
+def strategies_of(protocol, **options):
+    panels = full_study.select(full_study.PANELS_OF[protocol], **options)
+    chosen = full_study.recipes.PROTOCOLS[protocol]
+    return list(full_study.cells(full_study.without_refused(panels, chosen), seeds=[0], protocol=chosen))
+
+
+def test_as_released():
+    rows = strategies_of("mikler2021-as-released")
+    pruned = [(schedule, cell) for schedule, cell in rows if schedule != "dense"]
+    values = {
+        (
+            dense_run(cell).architecture,
+            schedule,
+            cell.retraining.weights_from,
+            cell.retraining.lr_from,
+            cell.retraining.budget,
+            cell.parent_step,
+        )
+        for schedule, cell in pruned
+    }
+    expected = set()
+    for network in ("resnet20", "resnet56", "resnet110"):
+        expected |= {
+            (network, "one-shot", None, 72_000, 72_000, None),
+            (network, "one-shot", 8_000, 0, 64_000, None),
+            (network, "one-shot", None, 0, 72_000, None),
+        }
+    for network in ("resnet20", "resnet56"):
+        expected |= {
+            (network, "iterative", None, 72_000, 64_000, None),
+            (network, "iterative", None, 0, 72_000, None),
+        }
+    expected |= {
+        ("wrn16-8", "one-shot", 8_000, 0, 72_000, 72_000),
+        ("wrn16-8", "one-shot", None, 0, 80_000, 72_000),
+        ("wrn16-8", "iterative", None, 0, 80_000, 72_000),
+    }
+    assert values == expected
+
+
+def test_as_released_refuses_what_the_files_cannot_run(capsys, tmp_path):
+    sentence = "the released files ask for a file that was never written"
+    options = ["--protocol", "mikler2021-as-released", "--seeds", "0", "--figures", "1-right"]
+    status, said = plan_of(capsys, tmp_path, *options)
+    assert (status, json.loads(said.out)["cells"]) == (0, 1 + 2 * 10)
+    assert said.err.count(sentence) == 1
+    status, said = plan_of(capsys, tmp_path, *options, "--strategies", WR)
+    assert status == 2
+    assert said.err == f"error: iterative weight rewinding cannot be run as released: {sentence}\n"
+
+
+def test_renda(capsys, tmp_path):
+    rows = strategies_of("renda2020", figures=["resnet20-one-shot", "resnet20-iterative"])
+    assert len(rows) == 1 + 10 * 5 * 10 + 10 * 4 * 10
+    assert {cell.retraining.momentum for schedule, cell in rows if schedule != "dense"} == {"with_weights"}
+    budgets = {cell.budget for _, cell in rows if columns.columns(cell, "one-shot")["strategy"] == LR}
+    assert sorted(budgets) == [3907, 11719, 19532, 27344, 35157, 42969, 50782, 58594, 66407, 71108]
+    sparsities = {
+        columns.columns(cell, schedule)["sparsity_target"] for schedule, cell in rows if schedule == "one-shot"
+    }
+    assert sorted(sparsities)[-1] == 0.8926
+    options = ["--protocol", "renda2020", "--figures", "resnet20-one-shot", "--seeds", "0", "--rewind-points", "0"]
+    status, said = plan_of(capsys, tmp_path, *options)
+    assert (status, json.loads(said.out)["cells"]) == (0, 1 + 10 * 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rewind-points", "5"], "--rewind-points 5 selects nothing: there is 8000"),
+        (["--protocol", "renda2020", "--equal-budget"], "all budgets of renda2020 are equal"),
+        (["--protocol", "renda2020", "--figures", "1-left"], "--figures 1-left selects nothing: there is resnet20-one"),
+        (["--strategies", "reinit"], "--strategies reinit selects nothing: there is"),
+    ],
+)
+def test_bad_input_of_protocols(capsys, tmp_path, options, message):
+    status, said = plan_of(capsys, tmp_path, *options)
+    assert status == 2
+    assert message in said.err
+
+
+def test_names_of_protocols():
+    assert full_study.protocol_name(0.5, "fp32", "renda2020") == "renda2020-x0.5"

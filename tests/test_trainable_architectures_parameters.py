@@ -40,6 +40,11 @@ def test_as_built(architecture, channels, classes):
     assert sorted(counted.norms) == sorted(norms)
 
 
+def test_batch_norm_after_shortcuts():
+    """Mikler's released code: 192 more in ResNet-20."""
+    assert parameters("resnet20", channels=3, classes=10, shortcut_norm=True).trainable == 272_282 + 192
+
+
 def test_published_counts():
     """Mikler 2021, tables 1 and 2."""
     counted = {name: parameters(name, channels=3, classes=10) for name in ("resnet56", "resnet110", "wrn16-8")}

@@ -99,12 +99,25 @@ CHANGED = {
     "batch_norm_eps": 1e-3,
     "val_examples": 10,
     "precision": "bf16",
+    "schedule": "linear",
+    "warmup": 5,
+    "init": "truncated-normal",
+    "shortcut_norm": True,
+    "padding": "reflect",
+    "standardisation": "image",
+    "val_from": "test",
 }
+NEEDED = {
+    "schedule": {"drops": (), "drop_factor": 1},
+    "warmup": {"drops": (), "drop_factor": 1, "schedule": "cosine"},
+    "val_from": {"val_examples": 100},
+}
+"""What a field's other value needs, by rule."""
 
 
 def test_a_protocol_is_everything_but_the_seed():
     assert set(CHANGED) == {field.name for field in fields(DenseRun)} - {"seed"}
-    found = {protocol(replace(DENSE, **{name: value})) for name, value in CHANGED.items()}
+    found = {protocol(replace(DENSE, **NEEDED.get(name, {}), **{name: value})) for name, value in CHANGED.items()}
     assert len(found) == len(CHANGED)
     assert protocol(DENSE) not in found
     assert protocol(replace(DENSE, seed=9)) == protocol(DENSE)
@@ -126,6 +139,25 @@ def test_names():
     whole = replace(CYCLE, structure="structured", densities=(0.107,))
     name = f"digits/resnet8-8/one-shot/structured/weight-rewinding/s0.893/seed2-{key(whole)[:6]}"
     assert run_name(whole, "one-shot") == name
+
+
+def test_names_and_columns_of_other_masks():
+    masked = replace(CYCLE, densities=(0.5,), mask="random", structure="structured")
+    name = f"digits/resnet8-8/one-shot/structured/random-mask/weight-rewinding/s0.5/seed2-{key(masked)[:6]}"
+    assert run_name(masked, "one-shot") == name
+    assert columns(masked, "one-shot")["mask"] == "random"
+    assert columns(recipes.with_schedule(DENSE, "cosine"), "dense")["dense_schedule"] == "cosine"
+
+
+def test_total_steps_count_the_dense_run_as_far_as_it_is_read():
+    gradual = Cycle(dense=DENSE, densities=(0.2,), retraining=strategies.gradual_pruning(DENSE, 100))
+    assert columns(gradual, "one-shot")["total_steps"] == 500
+    assert columns(replace(CYCLE, parent_step=360), "iterative")["total_steps"] == 360 + 356 + 356
+
+
+def test_shapes_without_a_peak_and_with_pruning_in_between():
+    assert shape(strategies.scaled_restart(DENSE)) == "scaled(warm-up 40)"
+    assert shape(strategies.gradual_pruning(DENSE)) == "scaled(warm-up 0, pruned from 40 to 200 every 1)"
 
 
 def test_schedules():

@@ -91,6 +91,20 @@ CHAIN = Cycle(dense=DENSE, densities=(0.5, 0.25, 0.125), retraining=REWIND)
         ({"drops": 200}, r"drops must be a list, each a whole number, got 200"),
         ({"drops": ("200",)}, r"drops must be a whole number, got '200'"),
         ({"learning_rate": "0.1"}, r"learning_rate must be a finite number, got '0\.1'"),
+        ({"schedule": "exponential"}, r"schedule must be 'step' or 'linear' or 'cosine' or 'one-cycle', got 'expon"),
+        ({"schedule": "linear"}, r"schedule 'linear' has no drops, got \[200, 300\]"),
+        ({"schedule": "linear", "drops": ()}, r"schedule 'linear' needs drop_factor 1, got 0\.1"),
+        ({"warmup": 10}, r"warmup is for the schedules linear, cosine and one-cycle only, got 10"),
+        (
+            {"schedule": "cosine", "drops": (), "drop_factor": 1, "warmup": 400},
+            r"warmup must be in 0 … steps − 1 = 399, got 400",
+        ),
+        ({"init": "zeros"}, r"init must be 'he-uniform' or 'truncated-normal', got 'zeros'"),
+        ({"architecture": "vgg16", "shortcut_norm": True}, r"shortcut_norm is for resnet architectures, got 'vgg16'"),
+        ({"padding": "edge"}, r"padding must be 'reflect' or 'zeros' or None, got 'edge'"),
+        ({"standardisation": "none"}, r"standardisation must be 'training-set' or 'image', got 'none'"),
+        ({"val_from": "test"}, r"val_from 'test' needs val_examples above 0, got 0"),
+        ({"val_from": "test", "val_examples": 360}, r"fewer than the 360 test images of digits, got 360"),
     ],
 )
 def test_a_dense_run_against_a_rule(changes, message):
@@ -106,8 +120,8 @@ def test_a_dense_run_against_a_rule(changes, message):
         ({"weights_from": "init"}, r"weights_from must be a whole number or 'fresh' or None, got 'init'"),
         ({"lr_from": -100}, r"clock cannot start before step 0 .*budget ≤ T.*, got lr_from = -100"),
         ({"lr_from": None}, r"shape 'replay' needs lr_from.*got None"),
-        ({"peak_lr": 0.1}, r"peak_lr is for the shapes linear and cosine only, got 0\.1"),
-        ({"warmup": 3}, r"warmup is for the shapes linear and cosine only, got 3"),
+        ({"peak_lr": 0.1}, r"shape 'replay' has no peak_lr: .*, got 0\.1"),
+        ({"warmup": 3}, r"warmup is for the shapes other than replay, got 3"),
         ({"shape": "linear", "peak_lr": 0.1}, r"shape 'linear' has no lr_from.*got 44"),
         ({"shape": "cosine", "lr_from": None}, r"shape 'cosine' needs a peak_lr above 0 and finite, got None"),
         ({"shape": "linear", "lr_from": None, "peak_lr": 0.0}, r"needs a peak_lr above 0 and finite, got 0"),
@@ -116,7 +130,27 @@ def test_a_dense_run_against_a_rule(changes, message):
             r"warmup must be in 0 … budget − 1 = 355, got 356",
         ),
         ({"shape": "linear", "lr_from": None, "peak_lr": 0.1, "warmup": -1}, r"warmup must be in 0 … .*got -1"),
-        ({"shape": "triangle"}, r"shape must be 'replay' or 'linear' or 'cosine', got 'triangle'"),
+        ({"shape": "triangle"}, r"shape must be 'replay' or 'linear' or 'cosine' or .* got 'triangle'"),
+        ({"shape": "scaled"}, r"shape 'scaled' has no lr_from.*got 44"),
+        ({"shape": "scaled", "lr_from": None, "peak_lr": 0.1}, r"shape 'scaled' has no peak_lr: .*, got 0\.1"),
+        (
+            {"shape": "adaptive-linear", "lr_from": None, "peak_lr": 0.1},
+            r"shape 'adaptive-linear' needs the parent's weights .*, got 44",
+        ),
+        (
+            {"shape": "adaptive-linear", "lr_from": None, "peak_lr": 0.1, "weights_from": "fresh"},
+            r"shape 'adaptive-linear' needs the parent's weights .*, got 'fresh'",
+        ),
+        (
+            {"shape": "adaptive-linear", "lr_from": None, "peak_lr": 1, "weights_from": None, "gradual": (0, 9, 1)},
+            r"shape 'adaptive-linear' needs pruning at once",
+        ),
+        ({"gradual": (10, 100)}, r"gradual must be \(first, last, every\) with .* < budget = 356 .*, got \[10, 100\]"),
+        ({"gradual": (100, 10, 5)}, r"gradual must be .*, got \[100, 10, 5\]"),
+        ({"gradual": (-1, 10, 5)}, r"gradual must be .*, got \[-1, 10, 5\]"),
+        ({"gradual": (10, 356, 5)}, r"gradual must be .*, got \[10, 356, 5\]"),
+        ({"gradual": (10, 100, 0)}, r"gradual must be .*, got \[10, 100, 0\]"),
+        ({"gradual": (10, 100, 5), "weights_from": "fresh"}, r"gradual pruning starts from a State of the dense run"),
         ({"momentum": 0.9}, r"momentum must be 'fresh' or 'with_weights', got 0\.9"),
     ],
 )
@@ -142,6 +176,18 @@ def test_a_retraining_against_a_rule(changes, message):
         ({"retraining": replace(REWIND, lr_from=401)}, r"lr_from must be in 0 … 400, .*got 401"),
         ({"structure": "blocks"}, r"structure must be 'unstructured' or 'structured', got 'blocks'"),
         ({"dense": "digits"}, r"dense must be DenseRun, got 'digits'"),
+        ({"mask": "movement"}, r"mask must be 'magnitude' or 'random' or .* got 'movement'"),
+        ({"mask": "erk", "structure": "structured"}, r"structured masks are magnitude, random, .*, got 'erk'"),
+        ({"parent_step": 400}, r"parent_step must be a step .* 0 … 399, or None, got 400"),
+        ({"parent_step": -1}, r"parent_step must be .*, got -1"),
+        (
+            {"parent_step": 360, "retraining": replace(REWIND, gradual=(0, 9, 1))},
+            r"gradual pruning from a step of the dense run has no parent_step, got 360",
+        ),
+        (
+            {"densities": (0.5, 0.2), "retraining": replace(REWIND, gradual=(0, 9, 1))},
+            r"gradual pruning reaches its density inside one run, .*: no chain, got \[0\.5, 0\.2\]",
+        ),
     ],
 )
 def test_a_cycle_against_a_rule(changes, message):
@@ -161,6 +207,10 @@ def test_edges_that_are_allowed():
     replace(DENSE, momentum=0, nesterov=False, weight_decay=0)
     replace(ONE_SHOT, densities=(1, 1, 0.5, 0.5, 0.000001))
     replace(ONE_SHOT, retraining=replace(REWIND, weights_from=400, lr_from=400, budget=10_000))
+    replace(DENSE, val_from="test", val_examples=359)
+    replace(DENSE, schedule="one-cycle", drops=(), drop_factor=1, warmup=399)
+    replace(ONE_SHOT, parent_step=0)
+    replace(ONE_SHOT, retraining=replace(REWIND, gradual=(0, 355, 1000)))
 
 
 def test_a_negative_val_examples_of_an_npz_has_no_infinity_in_its_message():
@@ -268,7 +318,20 @@ OTHER_DENSE = {
     "batch_norm_eps": 1e-3,
     "val_examples": 100,
     "precision": "bf16",
+    "schedule": "linear",
+    "warmup": 10,
+    "init": "truncated-normal",
+    "shortcut_norm": True,
+    "padding": "reflect",
+    "standardisation": "image",
+    "val_from": "test",
 }
+NEEDED = {
+    "schedule": {"drops": (), "drop_factor": 1},
+    "warmup": {"drops": (), "drop_factor": 1, "schedule": "cosine"},
+    "val_from": {"val_examples": 100},
+}
+"""What a field's other value needs, by rule."""
 OTHER_RETRAINING = {  # the retraining that is changed, and the field's other value
     "weights_from": (REWIND, None),
     "lr_from": (REWIND, 0),
@@ -277,12 +340,15 @@ OTHER_RETRAINING = {  # the retraining that is changed, and the field's other va
     "peak_lr": (LINEAR, 0.2),
     "warmup": (LINEAR, 11),
     "momentum": (REWIND, "with_weights"),
+    "gradual": (REWIND, (0, 100, 10)),
 }
 OTHER_CYCLE = {
     "dense": replace(DENSE, seed=1),
     "densities": (0.2, 0.2),
     "retraining": replace(REWIND, budget=1),
     "structure": "structured",
+    "mask": "random",
+    "parent_step": 360,
 }
 
 
@@ -293,9 +359,10 @@ def names(cls):
 @pytest.mark.parametrize("name", names(DenseRun))
 def test_every_field_of_a_dense_run_changes_the_key(name):
     """A new field without a value above fails here: give it one, and metadata={"absent": …}."""
-    other = replace(DENSE, **{name: OTHER_DENSE[name]})
-    assert key(other) != key(DENSE)
-    assert key(replace(ONE_SHOT, dense=other)) != key(ONE_SHOT)
+    base = replace(DENSE, **NEEDED.get(name, {})) if name != "schedule" else DENSE
+    other = replace(DENSE, **NEEDED.get(name, {}), **{name: OTHER_DENSE[name]})
+    assert key(other) != key(base)
+    assert key(replace(ONE_SHOT, dense=other)) != key(replace(ONE_SHOT, dense=base))
 
 
 @pytest.mark.parametrize("name", names(Retraining))
@@ -369,7 +436,18 @@ def test_an_older_description_means_the_absent_value_not_the_default(later):
         CHAIN,
         replace(CHAIN, retraining=LINEAR, structure="structured"),
         replace(ONE_SHOT, retraining=replace(REWIND, weights_from="fresh", momentum="with_weights")),
-        replace(ONE_SHOT, retraining=replace(REWIND, weights_from=None)),
+        replace(ONE_SHOT, retraining=replace(REWIND, weights_from=None), parent_step=360),
+        replace(
+            DENSE,
+            schedule="cosine",
+            drops=(),
+            drop_factor=1,
+            warmup=3,
+            padding="zeros",
+            val_from="test",
+            val_examples=9,
+        ),
+        replace(ONE_SHOT, retraining=replace(REWIND, gradual=[0, 100, 10]), mask="erk"),
     ],
 )
 def test_round_trip(cell):
@@ -454,6 +532,41 @@ def test_states_read_without_a_rewind():
     for weights_from in (None, "fresh"):
         kept = replace(ONE_SHOT, retraining=replace(REWIND, weights_from=weights_from))
         assert states_read(kept) == ((DENSE, 400),)
+
+
+def test_states_read_when_an_earlier_step_is_pruned():
+    cycle = replace(ONE_SHOT, parent_step=360)
+    assert states_read(cycle) == ((DENSE, 360), (DENSE, 44))
+    kept = replace(cycle, retraining=replace(REWIND, weights_from=None))
+    assert states_read(kept) == ((DENSE, 360),)
+    second = replace(kept, densities=(0.5, 0.2))
+    assert parent(second).parent_step == 360
+    assert states_read(second) == ((parent(second), 356),)
+
+
+def test_gradual_pruning_reads_where_it_starts_only():
+    gradual = replace(REWIND, weights_from=0, lr_from=0, gradual=(0, 100, 10))
+    assert states_read(replace(ONE_SHOT, retraining=gradual)) == ((DENSE, 0),)
+    assert states_read(replace(ONE_SHOT, retraining=replace(gradual, weights_from=None))) == ((DENSE, 400),)
+
+
+def test_fields_added_later_keep_the_keys_at_their_absent_values():
+    added = {
+        DENSE: {
+            "schedule": "step",
+            "warmup": 0,
+            "init": "he-uniform",
+            "shortcut_norm": False,
+            "padding": None,
+            "standardisation": "training-set",
+            "val_from": "train",
+        },
+        ONE_SHOT: {"mask": "magnitude", "parent_step": None, "retraining": replace(REWIND, gradual=())},
+    }
+    for cell, fields in added.items():
+        assert key(replace(cell, **fields)) == key(cell)
+        assert not {"schedule", "init", "mask", "parent_step"} & describe(cell).keys()
+    assert "gradual" not in describe(ONE_SHOT)["retraining"]
 
 
 def test_a_rewind_to_the_parents_own_last_step_is_read_once():

@@ -1,12 +1,13 @@
 """Batches: a pure function of the step, in passes, augmented as NumPy would."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from trainable import data, datasets
+from trainable import data, datasets, recipes
 
 CPU = torch.device("cpu")
 
@@ -180,3 +181,66 @@ def test_shape_and_classes(digits):
 def test_too_many_validation_images_of_a_users_file():
     with pytest.raises(ValueError, match="val_examples must be fewer than the 50 training images, got 50"):
         made(val_examples=50)
+
+
+# As a run asks for them
+
+
+def small_run(**fields):
+    return replace(recipes.digits(0), **fields)
+
+
+def digits_for(**fields):
+    run = small_run(**fields)
+    return run, data.prepare_for(run, datasets.load("digits", "nowhere", "nowhere"), CPU)
+
+
+@pytest.mark.parametrize(("padding", "mode"), [("reflect", "reflect"), ("zeros", "constant"), (None, "constant")])
+def test_borders(padding, mode):
+    _, prepared = digits_for(padding=padding)
+    images = datasets.load("digits", "nowhere", "nowhere").train_images
+    expected = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    np.testing.assert_array_equal(prepared.padded.numpy(), expected)
+
+
+def test_each_image_standardised_by_itself():
+    """As TensorFlow's per_image_standardization: (x − mean) / max(deviation, 1 / √pixels)."""
+    _, prepared = digits_for(standardisation="image")
+    images = prepared.test.images[:5].clone()
+    images[4] = 7  # one colour: deviation 0
+    found = prepared.standardise(images).permute(0, 2, 3, 1).numpy()
+    for image, standardised in zip(images.numpy().astype(np.float64), found, strict=True):
+        expected = (image - image.mean()) / max(image.std(), 1 / np.sqrt(64))
+        np.testing.assert_allclose(standardised, expected, atol=1e-5)
+
+
+def test_validation_images_of_the_test():
+    _, prepared = digits_for(val_examples=80, val_from="test")
+    source = datasets.load("digits", "nowhere", "nowhere")
+    np.testing.assert_array_equal(prepared.labels.numpy(), source.train_labels)
+    assert (len(prepared.val.labels), len(prepared.test.labels), prepared.val_examples) == (80, 280, 80)
+    both = np.concatenate([prepared.val.images.numpy(), prepared.test.images.numpy()]).reshape(360, -1)
+    np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(source.test_images.reshape(360, -1), axis=0))
+    assert np.bincount(prepared.val.labels.numpy()).tolist() == [8] * 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"val_examples": 10}, "val_examples is 10, but the data was prepared with 0"),
+        ({"padding": "reflect"}, "padding is reflect, but the data was prepared with zeros"),
+        ({"standardisation": "image"}, "standardisation is image, but the data was prepared with training-set"),
+    ],
+)
+def test_data_made_for_another_run(fields, message):
+    run, made = digits_for()
+    made.require_made_for(run)
+    made.require_made_for(replace(run, padding="zeros"))  # what the digits have anyway
+    with pytest.raises(ValueError, match=message):
+        made.require_made_for(replace(run, **fields))
+
+
+def test_data_with_other_validation_images():
+    _, made = digits_for(val_examples=10)
+    with pytest.raises(ValueError, match="val_from is test, but the data was prepared with train"):
+        made.require_made_for(small_run(val_examples=10, val_from="test"))

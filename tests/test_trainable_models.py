@@ -231,3 +231,53 @@ def test_weights_lie_channels_last():
     weight = build("resnet8-4").blocks[1].first.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_array_equal(weight.stride(), (36, 1, 12, 4))  # [8, 4, 3, 3], channels innermost
+
+
+# As other sources build them
+
+
+def test_batch_norm_after_shortcuts():
+    """192 more parameters in ResNet-20, as Mikler's released code has it: 2·(32 + 64)."""
+
+    def parameters(shortcut_norm):
+        model = models.build(
+            "resnet20",
+            classes=10,
+            channels=3,
+            generator=torch.Generator().manual_seed(0),
+            batch_norm_momentum=0.1,
+            batch_norm_eps=1e-5,
+            shortcut_norm=shortcut_norm,
+        )
+        return model, dict(model.named_parameters())
+
+    (_, without), (model, normed) = parameters(False), parameters(True)
+    assert sum(p.numel() for p in normed.values()) - sum(p.numel() for p in without.values()) == 192
+    assert all(torch.equal(normed[name], tensor) for name, tensor in without.items())
+    randomise(model)
+    images = torch.randn(2, 3, 8, 8)
+    net, block = Functional(model), model.blocks[3]
+    x = torch.randn(2, 16, 8, 8)
+    inside = relu(net.norm(net.conv(x, "blocks.3.first", 2), "blocks.3.first_norm"))
+    inside = net.norm(net.conv(inside, "blocks.3.second"), "blocks.3.second_norm")
+    shortcut = net.norm(net.conv(x, "blocks.3.shortcut", 2), "blocks.3.shortcut_norm")
+    torch.testing.assert_close(block(x), relu(inside + shortcut), rtol=1e-4, atol=1e-4)
+    assert model(images).shape == (2, 10)
+
+
+def test_truncated_normal():
+    """TensorFlow's variance_scaling: cut off at two deviations, variance 1 / fan-in after that."""
+    model = models.build(
+        "resnet20",
+        classes=10,
+        channels=3,
+        generator=torch.Generator().manual_seed(0),
+        batch_norm_momentum=0.1,
+        batch_norm_eps=1e-5,
+        init="truncated-normal",
+    )
+    for weight in models.prunable(model).values():
+        weight, fan_in = weight.detach(), weight[0].numel()
+        assert weight.abs().max() <= 2 / 0.87962566 / fan_in**0.5
+        if weight.numel() > 2_000:
+            assert float(weight.var()) == pytest.approx(1 / fan_in, rel=0.1)

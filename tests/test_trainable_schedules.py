@@ -1,12 +1,13 @@
 """Learning rates, as tables of literals."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from trainable import recipes, schedules, strategies
 from trainable.config import Cycle, Retraining
-from trainable.schedules import cosine, hold, linear, schedule, shift, step_drops
+from trainable.schedules import constant, cosine, hold, linear, one_cycle, schedule, shift, step_drops
 
 RESNET = recipes.cifar_resnet("resnet20", 0)
 WIDE = recipes.wide_resnet("wrn16-8", 0)
@@ -112,3 +113,63 @@ def test_a_rate_with_many_digits_is_used_as_it_stands():
     """The key holds all of its digits, so training must too."""
     dense = replace(RESNET, learning_rate=0.12345678901234567)
     assert schedules.dense_schedule(dense)(0) == 0.12345678901234567
+
+
+# Dense schedules
+
+
+def shortened(name, steps=10):
+    return recipes.with_schedule(replace(RESNET, steps=steps, drops=()), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("step", [0.1] * 10),
+        ("linear", [0.1 - 0.01 * step for step in range(10)]),
+        ("cosine", [0.05 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]),
+        # three steps up from 0.001, seven down to 0.00001
+        (
+            "one-cycle",
+            [0.001, 0.0505, 0.1]
+            + [0.00001 + (0.1 - 0.00001) * (1 + math.cos(math.pi * step / 7)) / 2 for step in range(1, 8)],
+        ),
+    ],
+)
+def test_dense_schedules(name, table):
+    dense = shortened(name)
+    lr = schedule(dense)
+    assert [lr(step) for step in range(10)] == pytest.approx(table)
+    assert lr(10) == lr(10**6) == pytest.approx(table[-1])
+    replayed = schedule(cycle(dense, strategies.lr_rewinding(dense, 4)))
+    assert [replayed(step) for step in range(4)] == pytest.approx(table[6:])
+    tuned = schedule(cycle(dense, strategies.fine_tuning(dense, 5)))
+    assert [tuned(step) for step in range(5)] == pytest.approx([table[-1]] * 5)
+
+
+def test_a_scaled_restart_of_a_schedule_with_a_warm_up_warms_up_once():
+    dense = shortened("one-cycle")
+    lr = schedule(cycle(dense, strategies.scaled_restart(dense, 20)))
+    rates = [lr(step) for step in range(20)]
+    falling = schedule(dense)(3)
+    assert rates[:4] == pytest.approx([falling / 2, falling, falling, falling])
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_with_schedule_keeps_the_rest():
+    assert recipes.with_schedule(RESNET, "step") == RESNET
+    assert recipes.with_schedule(RESNET, "cosine") == replace(RESNET, schedule="cosine", drops=(), drop_factor=1)
+    assert recipes.with_schedule(RESNET, "one-cycle").warmup == 21_600
+    assert recipes.scaled(recipes.with_schedule(RESNET, "one-cycle"), 0.01).warmup == 216
+
+
+def test_constant():
+    assert [constant(0.5, 4, warmup=2)(step) for step in range(5)] == [0.25, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (2, 1), (3, 2), (5, 0), (5, 4), (40, 4)])
+def test_one_cycle_begins_and_ends_where_it_should(steps, warmup):
+    rates = [one_cycle(1.0, steps, warmup)(step) for step in range(steps)]
+    assert max(rates) == rates[max(warmup - 1, 0)] == 1
+    assert steps == 1 or rates[-1] == pytest.approx(1e-4)
+    assert warmup < 2 or rates[0] == pytest.approx(0.01)

@@ -287,3 +287,11 @@ def test_steps_of_tune_are_short(store, trial, tiny, monkeypatch):
     short = trial(other)
     assert [short.step()["step"] for _ in range(4)] == [1, 2, 3, 4]
     short.cleanup()
+
+
+def test_images_are_prepared_once_for_runs_that_see_the_same(tiny):
+    """Actors are reused: the number of steps is nothing to the images, their border is."""
+    same = tune._as_seen(replace(tiny, steps=31, seed=4, architecture="wrn10-1", momentum=0.5))
+    assert same == tune._as_seen(tiny)
+    for fields in ({"padding": "reflect"}, {"standardisation": "image"}, {"val_examples": 20}):
+        assert tune._as_seen(replace(tiny, **fields)) != same

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from trainable import claims, datasets, recipes, strategies
+from trainable import claims, datasets, differences, recipes, strategies
 from trainable.architectures import parameters
 from trainable.arguments import Parser, positive, seconds
 from trainable.columns import run_name, schedule_of
@@ -23,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.example:
             print(json.dumps(describe(example()), indent=2))
+            return 0
+        if options.diff is not None:
+            print(differences.as_text(*(_read_cell(path)[0] for path in options.diff)))
             return 0
         cell, store = _read_input(options)
         if options.check:
@@ -62,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays on long runs, needs a C++ compiler")
     parser.add_argument("--example", action="store_true", help="print a CELL.json to start from, and stop")
+    parser.add_argument(
+        "--diff", nargs=2, type=Path, metavar=("A.json", "B.json"), help="say how two cells differ, and stop"
+    )
     parser.add_argument("--check", action="store_true", help="check CELL.json and the storage, and stop")
     return parser
 
@@ -73,21 +79,26 @@ def _read_input(options: argparse.Namespace) -> tuple[Cell, Store | None]:
     if options.storage is None and not options.check:
         raise ValueError("--storage DIR is missing: the folder for States and results")
     store = None if options.storage is None else Store(options.storage)
-    try:
-        description = json.loads(options.cell.read_text())
-    except OSError as error:
-        raise ValueError(f"CELL.json can't be read: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{options.cell} is not JSON: {error}") from error
-    description, path = _with_named_dataset(description)
-    cell = from_description(description)
+    cell, path = _read_cell(options.cell)
     if path is not None:
         dataset = datasets.read(path)
-        datasets.validation_split(dataset.train_labels, dense_run(cell).val_examples)
+        datasets.validation_split(dataset.labels_of(dense_run(cell).val_from), dense_run(cell).val_examples)
         if store is not None and not options.check:
             datasets.register(path, store.datasets)
     _require_something_left(cell)
     return cell, store
+
+
+def _read_cell(path: Path) -> tuple[Cell, Path | None]:
+    """The cell that a file describes, and the npz that it names by its path."""
+    try:
+        description = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"CELL.json can't be read: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    description, npz = _with_named_dataset(description)
+    return from_description(description), npz
 
 
 def _with_named_dataset(description: Any) -> tuple[Any, Path | None]:
@@ -139,7 +150,7 @@ def _train_missing(cell: Cell, missing: list[Cell], store: Store, options: argpa
     settings = numerics.configure(device, options.threads, options.compile)
     dense = dense_run(cell)
     dataset = datasets.load(dense.dataset, options.data_root, store.datasets)
-    prepared = data.prepare(dataset, dense.dataset, dense.val_examples, device)
+    prepared = data.prepare_for(dense, dataset, device)
     cycle.check(cell, prepared)
     points = cycle.rewind_points(lineage(cell))
 

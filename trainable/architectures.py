@@ -68,8 +68,8 @@ class Parameters:
         return self.prunable + self.classes + 2 * sum(self.norms)
 
 
-def parameters(name: str, *, channels: int, classes: int) -> Parameters:
-    """Count a network's parameters without building it; channels are the images'.
+def parameters(name: str, *, channels: int, classes: int, shortcut_norm: bool = False) -> Parameters:
+    """Count a network's parameters without building it; channels are the images'. shortcut_norm: of a ResNet.
 
     Raises ValueError for a name outside the grammar.
 
@@ -80,6 +80,7 @@ def parameters(name: str, *, channels: int, classes: int) -> Parameters:
     spec = parse(name)
     count = {"resnet": _resnet, "wrn": _wide_resnet, "vgg": _vgg}[spec.family]
     kernels, norms, features = count(spec, channels)
+    norms += [2 * spec.width, 4 * spec.width] if shortcut_norm else []
     return Parameters(kernels=(*kernels, features * classes), norms=tuple(norms), classes=classes)
 
 

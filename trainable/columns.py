@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal
 
 from trainable import strategies
-from trainable.config import Cell, DenseRun, Retraining, dense_run, describe, key, parent
+from trainable.config import Cell, Cycle, DenseRun, Retraining, dense_run, describe, key, lineage, parent, states_read
 
 Schedule = Literal["dense", "one-shot", "iterative"]
 """How pruning was scheduled; a chain's first cycle can stand as one-shot too."""
@@ -24,7 +24,7 @@ def columns(cell: Cell, schedule: Schedule) -> dict[str, Any]:
         "schedule": schedule,
         "iteration": cell.iteration,
         "protocol": protocol(dense),
-        "dense_schedule": "step",
+        "dense_schedule": dense.schedule,
         "batch_size": dense.batch_size,
         "val_examples": dense.val_examples,
         "precision": dense.precision,
@@ -40,7 +40,7 @@ def columns(cell: Cell, schedule: Schedule) -> dict[str, Any]:
     return row | {
         "structure": cell.structure,
         "prune_fraction": prune_fraction(cell.densities) if schedule == "iterative" else None,
-        "mask": "magnitude",
+        "mask": cell.mask,
         "strategy": strategies.name(cell),
         "weights_from": None if retraining.weights_from is None else str(retraining.weights_from),
         "lr_from": retraining.lr_from,
@@ -48,15 +48,28 @@ def columns(cell: Cell, schedule: Schedule) -> dict[str, Any]:
         "shape": shape(retraining),
         "momentum": retraining.momentum,
         "sparsity_target": round(1 - cell.density, 6),
-        "total_steps": dense.steps + cell.iteration * retraining.budget,
+        "total_steps": _steps_of_dense(cell) + cell.iteration * retraining.budget,
     }
 
 
 def shape(retraining: Retraining) -> str:
-    """The shape of the learning rate, with its peak where it has one: replay, or linear(peak 0.1, warm-up 40)."""
-    if retraining.shape == "replay":
+    """The shape of the learning rate, with its peak where it has one: replay, or linear(peak 0.1, warm-up 40).
+
+    Of gradual pruning also when it prunes: scaled(warm-up 0, pruned from 80 to 400 every 3).
+    """
+    if retraining.shape == "replay" and not retraining.gradual:
         return "replay"
-    return f"{retraining.shape}(peak {retraining.peak_lr:g}, warm-up {retraining.warmup})"
+    details = [] if retraining.peak_lr is None else [f"peak {retraining.peak_lr:g}"]
+    details += [] if retraining.shape == "replay" else [f"warm-up {retraining.warmup}"]
+    if retraining.gradual:
+        details.append("pruned from {} to {} every {}".format(*retraining.gradual))
+    return f"{retraining.shape}({', '.join(details)})"
+
+
+def _steps_of_dense(cell: Cycle) -> int:
+    """Steps of the dense run that a cycle stands on: up to the last State of it that the chain reads."""
+    read = [state for member in lineage(cell) for state in states_read(member)]
+    return max(step for run, step in read if run == cell.dense)
 
 
 def protocol(dense: DenseRun) -> str:
@@ -82,7 +95,8 @@ def run_name(cell: Cell, schedule: Schedule) -> str:
     name = [dense.dataset, dense.architecture, schedule]
     if not isinstance(cell, DenseRun):
         structured = ["structured"] if cell.structure == "structured" else []
-        name += [*structured, strategies.name(cell), f"s{round(1 - cell.density, 6):g}"]
+        masked = [f"{cell.mask}-mask"] if cell.mask != "magnitude" else []
+        name += [*structured, *masked, strategies.name(cell), f"s{round(1 - cell.density, 6):g}"]
     return "/".join([*name, f"seed{dense.seed}-{key(cell)[:6]}"])
 
 

@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from trainable import architectures
 
 DATASETS = {"digits": 1_437, "cifar10": 50_000, "cifar100": 50_000}
 """Data sets known by name, with their number of training images."""
+TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
+"""The same, with their number of test images."""
 
 NPZ_NAME = re.compile(r"[\w.-]+@[0-9a-f]{16}")
 """A user's npz enters a description as <file stem>@<first 16 hex digits of its content's SHA-256>."""
@@ -72,7 +74,7 @@ class DenseRun:
     drops: tuple[int, ...]
     """Steps from which the learning rate is multiplied by drop_factor, once each. Increasing, within 1 … T − 1."""
     drop_factor: float
-    """In (0, 1]."""
+    """In (0, 1]. 1, and no drops, for schedules other than step."""
     momentum: float = 0.9
     """Of SGD, in [0, 1)."""
     nesterov: bool = True
@@ -84,9 +86,25 @@ class DenseRun:
     batch_norm_eps: float
     """Added to the variance. Above 0."""
     val_examples: int = 0
-    """Training images held out for validation: a stratified split, fixed per data set. 0 or more."""
+    """Images held out for validation, training images unless val_from says: a stratified split. 0 or more."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16: forward and backward under bfloat16 autocast, weights and updates in fp32."""
+    schedule: Literal["step", "linear", "cosine", "one-cycle"] = field(default="step", metadata={"absent": "step"})
+    """Of the learning rate: step drops, or from learning_rate towards 0 as trainable.schedules has it."""
+    warmup: int = field(default=0, metadata={"absent": 0})
+    """Steps in which the rate rises to learning_rate, for schedules other than step. 0 … T − 1."""
+    init: Literal["he-uniform", "truncated-normal"] = field(default="he-uniform", metadata={"absent": "he-uniform"})
+    """Of kernels and the classifier: variance 2/fan-in, uniform; or 1/fan-in, normal cut off at two deviations."""
+    shortcut_norm: bool = field(default=False, metadata={"absent": False})
+    """Batch norm after a ResNet's shortcut convolutions."""
+    padding: Literal["reflect", "zeros"] | None = field(default=None, metadata={"absent": None})
+    """What fills the border of shifted training images; None: as the data set's recipe has it."""
+    standardisation: Literal["training-set", "image"] = field(
+        default="training-set", metadata={"absent": "training-set"}
+    )
+    """Mean 0, deviation 1: of each channel over the training images, or of each image over its own pixels."""
+    val_from: Literal["train", "test"] = field(default="train", metadata={"absent": "train"})
+    """Where the val_examples are taken from: the training images, or the test images, of which the rest is the test."""
 
     def __post_init__(self) -> None:
         _take_types(self)
@@ -108,9 +126,20 @@ class DenseRun:
         _require(0 < self.batch_norm_momentum <= 1, "batch_norm_momentum must be in (0, 1]", self.batch_norm_momentum)
         _require(0 < self.batch_norm_eps < math.inf, "batch_norm_eps must be above 0 and finite", self.batch_norm_eps)
         _require(self.val_examples >= 0, "val_examples must be 0 or more", self.val_examples)
-        images = DATASETS.get(self.dataset, math.inf)
-        rule = f"val_examples must be fewer than the {images} training images of {self.dataset}"
+        source = {"train": DATASETS, "test": TEST_IMAGES}[self.val_from]
+        images, kind = source.get(self.dataset, math.inf), {"train": "training", "test": "test"}[self.val_from]
+        rule = f"val_examples must be fewer than the {images} {kind} images of {self.dataset}"
         _require(self.val_examples < images, rule, self.val_examples)
+        held_out = self.val_from == "train" or self.val_examples > 0
+        _require(held_out, "val_from 'test' needs val_examples above 0", self.val_examples)
+        _require(0 <= self.warmup < self.steps, f"warmup must be in 0 … steps − 1 = {self.steps - 1}", self.warmup)
+        if self.schedule == "step":
+            _require(self.warmup == 0, "warmup is for the schedules linear, cosine and one-cycle only", self.warmup)
+        else:
+            _require(self.drops == (), f"schedule {self.schedule!r} has no drops", list(self.drops))
+            _require(self.drop_factor == 1, f"schedule {self.schedule!r} needs drop_factor 1", self.drop_factor)
+        resnet = architectures.parse(self.architecture).family == "resnet"
+        _require(resnet or not self.shortcut_norm, "shortcut_norm is for resnet architectures", self.architecture)
 
     @property
     def iteration(self) -> int:
@@ -130,17 +159,22 @@ class Retraining:
     weights_from: int | Literal["fresh"] | None
     """A step of the dense run; fresh: a new initialisation; None: keep the weights."""
     lr_from: int | None
-    """Step of the dense schedule at which a replay starts, 0 … T; None for the shapes with a peak of their own."""
+    """Step of the dense schedule at which a replay starts, 0 … T; None for the other shapes."""
     budget: int
     """t, optimizer updates. 1 or more. A clock that runs past T stays at the last learning rate."""
-    shape: Literal["replay", "linear", "cosine"] = "replay"
-    """replay the dense schedule, or go from peak_lr to 0 on a line or half a cosine."""
+    shape: Literal["replay", "linear", "cosine", "scaled", "one-cycle", "adaptive-linear", "constant"] = "replay"
+    """replay the dense schedule from lr_from on, or scale all of it to the budget; or stay at peak_lr, or go from there
+    towards 0 on a line, half a cosine, one cycle; adaptive-linear: on a line from what pruning makes of peak_lr."""
     peak_lr: float | None = None
-    """Learning rate after the warm-up, for linear and cosine. Above 0."""
+    """Learning rate after the warm-up, for the shapes other than replay and scaled; the highest there can be for
+    adaptive-linear. Above 0."""
     warmup: int = 0
-    """Steps in which the rate rises linearly to peak_lr, for linear and cosine. Fewer than budget."""
+    """Steps in which the rate rises to its peak, for the shapes other than replay. Fewer than budget."""
     momentum: Literal["fresh", "with_weights"] = "fresh"
     """Momentum buffers: zeros (Mikler 2021), or from the same State as the weights (Renda et al. 2020)."""
+    gradual: tuple[int, ...] = field(default=(), metadata={"absent": ()})
+    """Prune while training, not before: (first, last, every), 0 ≤ first < last < budget. From step first on, each so
+    many steps, on a cubic to the density asked for, which step last starts with. Empty: all at once, before."""
 
     def __post_init__(self) -> None:
         _take_types(self)
@@ -150,25 +184,33 @@ class Retraining:
                 self.weights_from >= 0, "weights_from must be a step of the dense run, 0 or more", self.weights_from
             )
         if self.shape == "replay":
-            _require(
-                self.lr_from is not None, "shape 'replay' needs lr_from, a step of the dense schedule", self.lr_from
-            )
+            rule = "shape 'replay' needs lr_from, a step of the dense schedule"
+            _require(self.lr_from is not None, rule, self.lr_from)
             if self.lr_from is not None and self.lr_from < 0:
                 rule = "a learning-rate clock cannot start before step 0 (learning-rate rewinding needs budget ≤ T)"
                 raise ValueError(f"{rule}, got lr_from = {self.lr_from}")
-            _require(self.peak_lr is None, "peak_lr is for the shapes linear and cosine only", self.peak_lr)
-            _require(self.warmup == 0, "warmup is for the shapes linear and cosine only", self.warmup)
+            _require(self.warmup == 0, "warmup is for the shapes other than replay", self.warmup)
         else:
-            _require(
-                self.lr_from is None,
-                f"shape {self.shape!r} has no lr_from: its clock starts at its own 0",
-                self.lr_from,
-            )
+            rule = f"shape {self.shape!r} has no lr_from: its clock starts at its own 0"
+            _require(self.lr_from is None, rule, self.lr_from)
+            rule = f"warmup must be in 0 … budget − 1 = {self.budget - 1}"
+            _require(0 <= self.warmup < self.budget, rule, self.warmup)
+        if self.shape in ("replay", "scaled"):
+            _require(self.peak_lr is None, f"shape {self.shape!r} has no peak_lr: it has the dense rates", self.peak_lr)
+        else:
             rule = f"shape {self.shape!r} needs a peak_lr above 0 and finite"
             _require(self.peak_lr is not None and 0 < self.peak_lr < math.inf, rule, self.peak_lr)
-            _require(
-                0 <= self.warmup < self.budget, f"warmup must be in 0 … budget − 1 = {self.budget - 1}", self.warmup
+        if self.shape == "adaptive-linear":
+            rule = (
+                "shape 'adaptive-linear' needs the parent's weights (weights_from None): its peak is measured on them"
             )
+            _require(self.weights_from is None, rule, self.weights_from)
+            _require(not self.gradual, "shape 'adaptive-linear' needs pruning at once (no gradual)", list(self.gradual))
+        if self.gradual:
+            whole = len(self.gradual) == 3 and self.gradual[2] >= 1
+            rule = f"gradual must be (first, last, every) with 0 ≤ first < last < budget = {self.budget} and every ≥ 1"
+            _require(whole and 0 <= self.gradual[0] < self.gradual[1] < self.budget, rule, list(self.gradual))
+            _require(self.weights_from != "fresh", "gradual pruning starts from a State of the dense run", "fresh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +224,13 @@ class Cycle:
     """The same in every cycle of the chain."""
     structure: Literal["unstructured", "structured"] = "unstructured"
     """Single weights, or whole output channels."""
+    mask: Literal["magnitude", "random", "random-in-layers", "magnitude-in-layers", "erk"] = field(
+        default="magnitude", metadata={"absent": "magnitude"}
+    )
+    """What is kept: the largest of all layers together; any; any, but of each layer as many as magnitude keeps; the
+    largest of each layer, all at one density; the largest of each layer, at Erdős–Rényi-kernel densities."""
+    parent_step: int | None = field(default=None, metadata={"absent": None})
+    """Step of the dense run whose weights the first cycle prunes, 0 … T − 1; None: the last."""
 
     def __post_init__(self) -> None:
         _take_types(self)
@@ -197,6 +246,17 @@ class Cycle:
             _require(weights_from <= last, f"weights_from must be a step of the dense run, 0 … {last}", weights_from)
         if lr_from is not None:
             _require(lr_from <= last, f"lr_from must be in 0 … {last}, where the schedule is at its last rate", lr_from)
+        if self.retraining.gradual:
+            rule = "gradual pruning reaches its density inside one run, densities must name one: no chain"
+            _require(len(self.densities) == 1, rule, list(self.densities))
+        if self.structure == "structured":
+            rule = "structured masks are magnitude, random, random-in-layers or magnitude-in-layers"
+            _require(self.mask != "erk", rule, self.mask)
+        if self.parent_step is not None:
+            rule = f"parent_step must be a step of the dense run before its last, 0 … {last - 1}, or None"
+            _require(0 <= self.parent_step < last, rule, self.parent_step)
+            unused = self.retraining.gradual and weights_from is not None
+            _require(not unused, "gradual pruning from a step of the dense run has no parent_step", self.parent_step)
 
     @property
     def density(self) -> float:
@@ -243,15 +303,20 @@ def lineage(cell: Cell) -> tuple[Cell, ...]:
 
 
 def states_read(cell: Cell) -> tuple[tuple[Cell, int], ...]:
-    """The States a cell starts from, as (run, step): its parent's last and, when it rewinds, the dense run's."""
+    """The States a cell starts from, as (run, step): what it prunes and, when it rewinds, the dense run's.
+
+    Gradual pruning reads the one that it starts from only.
+    """
     above = parent(cell)
     if above is None:
         return ()
     assert isinstance(cell, Cycle)
-    final = (above, above.budget)
+    pruned = (above, above.budget)
+    if cell.iteration == 1 and cell.parent_step is not None:
+        pruned = (above, cell.parent_step)
     step = cell.retraining.weights_from
-    rewind = (cell.dense, step) if isinstance(step, int) else final
-    return (final,) if rewind == final else (final, rewind)
+    begun = (cell.dense, step) if isinstance(step, int) else pruned
+    return (begun,) if begun == pruned or cell.retraining.gradual else (pruned, begun)
 
 
 def describe(cell: Cell) -> dict[str, Any]:
@@ -316,11 +381,11 @@ def coerce(value: Any, declared: Any, name: str) -> Any:
 
 def _plain(instance: Any) -> dict[str, Any]:
     plain = {}
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        if "absent" in field.metadata and value == field.metadata["absent"]:
+    for entry in dataclasses.fields(instance):
+        value = getattr(instance, entry.name)
+        if "absent" in entry.metadata and value == entry.metadata["absent"]:
             continue
-        plain[field.name] = (
+        plain[entry.name] = (
             _plain(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
         )
     return plain
@@ -330,19 +395,19 @@ def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a JSON object, got {values!r}")
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"unknown field {', '.join(unknown)} of {where}: its fields are {', '.join(fields)}")
     arguments: dict[str, Any] = {}
-    for name, field in fields.items():
+    for name, entry in fields.items():
         if name in values:
             nested = dataclasses.is_dataclass(hints[name])
             arguments[name] = (
                 _build(hints[name], values[name], name) if nested else coerce(values[name], hints[name], name)
             )
-        elif "absent" in field.metadata:
-            arguments[name] = field.metadata["absent"]
-        elif field.default is dataclasses.MISSING:
+        elif "absent" in entry.metadata:
+            arguments[name] = entry.metadata["absent"]
+        elif entry.default is dataclasses.MISSING:
             raise ValueError(f"{where} lacks the field {name}")
     return cls(**arguments)
 
@@ -350,9 +415,9 @@ def _build(cls: type, values: Any, where: str) -> Any:
 def _take_types(instance: Any) -> None:
     """Bring every field to its declared type, so that a description has one spelling in memory as on disk."""
     hints = typing.get_type_hints(type(instance))
-    for field in dataclasses.fields(instance):
-        value = coerce(getattr(instance, field.name), hints[field.name], field.name)
-        object.__setattr__(instance, field.name, value)
+    for entry in dataclasses.fields(instance):
+        value = coerce(getattr(instance, entry.name), hints[entry.name], entry.name)
+        object.__setattr__(instance, entry.name, value)
 
 
 def _is_number(value: Any) -> bool:

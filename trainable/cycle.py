@@ -1,18 +1,20 @@
 """One prune–retrain cycle, or one dense run: the algorithm on one page."""
 
 import dataclasses
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+
+from torch import Tensor
 
 from trainable import models, pruning, state
 from trainable import store as storage
 from trainable.claims import Claim
-from trainable.config import Cell, Cycle, DenseRun, dense_run, key, lineage, parent, states_read
-from trainable.data import Data, training_batches
+from trainable.config import Cell, Cycle, DenseRun, dense_run, key, lineage, states_read
+from trainable.data import Batches, Data, training_batches
 from trainable.numerics import Numerics
 from trainable.progress import Progress, RunInProgress
 from trainable.randomness import generator
-from trainable.schedules import schedule
+from trainable.schedules import prunings
 from trainable.state import State
 from trainable.store import Store
 from trainable.training import build_network, train
@@ -37,12 +39,11 @@ def run(
     run trains, required before it writes.
 
     Raises Superseded when another launch has taken the run over; Diverged when the loss is not finite; ValueError for a
-    damaged file, another data set than the parent's, or a density that keeps nothing.
+    damaged file, another data set than the parent's or otherwise prepared, or a density that keeps nothing.
     """
     if eval_every is not None and eval_every < 1:
         raise ValueError(f"eval_every must be 1 or more, got {eval_every}")
-    if data.val_examples != dense_run(cell).val_examples:
-        raise ValueError(f"val_examples is {dense_run(cell).val_examples}, but the data holds out {data.val_examples}")
+    data.require_made_for(dense_run(cell))
     if store.done(cell):
         return
     store.begin(cell)
@@ -53,7 +54,7 @@ def run(
         now.keep_state()
     batches = training_batches(data, dense_run(cell).seed, cell.iteration, dense_run(cell).batch_size)
     try:
-        for loss in train(now.network, batches, schedule(cell), now.masks, start=now.step, stop=cell.budget):
+        for loss in _updates(now, batches, cell.budget):
             now.advance(loss)
             last = now.step == cell.budget
             record = now.evaluate() if now.step % every == 0 or last else None
@@ -78,16 +79,17 @@ def start(cell: Cell, store: Store, data: Data, numerics: Numerics) -> tuple[Sta
     """The State at step 0 of a cell, and whether what it was made from was computed under other numerics.
 
     A dense run: a fresh initialisation. A cycle: its parent's final weights pruned; then weights, batch-norm statistics
-    and momentum of the State that the strategy names, times the mask.
+    and momentum of the State that the strategy names, times the mask. Gradual pruning has not begun at step 0.
     """
     if isinstance(cell, DenseRun):
         return _initial(cell, data, numerics, 0, "init"), False
-    above = parent(cell)
-    assert above is not None
-    final = load(store, above, above.budget, data)
-    masks = pruning.prune(
-        {name: final.weights[name] for name in final.masks}, final.masks, cell.density, cell.structure
-    )
+    (above, step), *_ = states_read(cell)
+    final = load(store, above, step, data)
+    if cell.retraining.gradual:
+        masks = final.masks  # pruned while it trains
+    else:
+        chance = generator(cell.seed, cell.iteration, "mask")
+        masks = pruning.prune(final.prunable, final.masks, cell.density, cell.structure, cell.mask, chance)
     source, momentum = cell.retraining.weights_from, cell.retraining.momentum
     if source is None:
         begun = final
@@ -97,14 +99,9 @@ def start(cell: Cell, store: Store, data: Data, numerics: Numerics) -> tuple[Sta
         begun = load(store, cell.dense, source, data)
     if momentum == "fresh":
         begun = state.zero_momentum(begun)
-    pruned = dataclasses.replace(
-        begun,
-        step=0,
-        weights=pruning.apply(masks, begun.weights),
-        momentum=pruning.apply(masks, begun.momentum),
-        masks=masks,
-        notes={},
-    )
+    adaptive = cell.retraining.shape == "adaptive-linear"
+    notes = {"norm_drop": pruning.norm_drop(final.prunable, final.masks, masks)} if adaptive else {}
+    pruned = dataclasses.replace(state.masked(begun, masks), step=0, notes=notes)
     return pruned, any(_mixed(source, numerics) for source in (final, begun))
 
 
@@ -127,7 +124,7 @@ def replay(cell: Cell, step: int, store: Store, data: Data, numerics: Numerics) 
     now = RunInProgress(cell, store, data, numerics, begun, mixed=False)
     found = now.state() if step == begun.step else None
     batches = training_batches(data, dense_run(cell).seed, cell.iteration, dense_run(cell).batch_size)
-    for loss in train(now.network, batches, schedule(cell), now.masks, start=now.step, stop=stop):
+    for loss in _updates(now, batches, stop):
         now.advance(loss)
         if now.step == step:
             found = now.state()
@@ -173,7 +170,19 @@ def check(cell: Cell, data: Data) -> None:
     masks = pruning.keep_all(weights)
     for cycle in lineage(cell)[1:]:
         assert isinstance(cycle, Cycle)
-        pruning.prune(weights, masks, cycle.density, cycle.structure)
+        pruning.prune(weights, masks, cycle.density, cycle.structure, cycle.mask, generator(0))
+
+
+def _updates(now: RunInProgress, batches: Batches, stop: int) -> Iterator[Tensor]:
+    """The losses of the steps up to stop, each before its update; gradual pruning comes between them.
+
+    A State of a step is as before that step's pruning: who goes on from it prunes first.
+    """
+    densities = {step: density for step, density in prunings(now.cell).items() if now.step <= step < stop}
+    for step in [*densities, stop]:
+        yield from train(now.network, batches, now.schedule, now.masks, start=now.step, stop=step)
+        if step in densities:
+            now.prune(densities[step])
 
 
 def _initial(run: DenseRun, data: Data, numerics: Numerics, *stream: int | str) -> State:

@@ -1,5 +1,6 @@
 """A data set as uint8 tensors on one device, and its batches as a pure function of the step."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainable import datasets
+from trainable.config import DenseRun
 from trainable.randomness import generator
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -22,7 +24,7 @@ class Augmentation:
     shift: int
     """Largest translation, pixels, in each direction: pad by so much, then crop at random."""
     padding: str
-    """NumPy's name of what fills the border: reflect, or constant (zeros)."""
+    """What fills the border: reflect, or zeros."""
     flip: bool
     """Mirror half of the images horizontally."""
 
@@ -30,7 +32,7 @@ class Augmentation:
 CIFAR = Augmentation(shift=4, padding="reflect", flip=True)
 """Mikler 2021, arXiv 2109.09670, §3.2.1."""
 AUGMENTATIONS = {
-    "digits": Augmentation(shift=1, padding="constant", flip=False),
+    "digits": Augmentation(shift=1, padding="zeros", flip=False),
     "cifar10": CIFAR,
     "cifar100": CIFAR,
 }
@@ -62,6 +64,10 @@ class Data:
     classes: int
     augmentation: Augmentation
     digest: str
+    val_from: str = "train"
+    """Which images the held-out ones were: train, or test."""
+    standardisation: str = "training-set"
+    """Mean and deviation of the training images by channel (mean, std), or of each image by itself: image."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -71,7 +77,7 @@ class Data:
 
     @property
     def val_examples(self) -> int:
-        """Training images that are held out."""
+        """Images that are held out."""
         return 0 if self.val is None else len(self.val.labels)
 
     @property
@@ -80,28 +86,88 @@ class Data:
 
     def standardise(self, images: Tensor) -> Tensor:
         """uint8 [B, H, W, C] to float32 [B, C, H, W] of mean 0 and standard deviation 1, channels last."""
-        return ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        pixels = images.float()
+        if self.standardisation == "image":
+            mean = pixels.mean((1, 2, 3), keepdim=True)
+            # As TensorFlow's per_image_standardization: an image of one colour is divided by 1 / √pixels.
+            std = pixels.std((1, 2, 3), correction=0, keepdim=True).clamp(min=pixels[0].numel() ** -0.5)
+        else:
+            mean, std = self.mean, self.std
+        return ((pixels - mean) / std).permute(0, 3, 1, 2)
+
+    def require_made_for(self, run: DenseRun) -> None:
+        """Raise ValueError when these are not the images as a run asks for them."""
+        made = {
+            "val_examples": self.val_examples,
+            "val_from": self.val_from,
+            "padding": self.augmentation.padding,
+            "standardisation": self.standardisation,
+        }
+        asked = {
+            "val_examples": run.val_examples,
+            "val_from": run.val_from,
+            "padding": augmentation(run.dataset, run.padding).padding,
+            "standardisation": run.standardisation,
+        }
+        for field, value in asked.items():
+            if value != made[field]:
+                raise ValueError(f"{field} is {value}, but the data was prepared with {made[field]}")
 
 
-def prepare(dataset: datasets.Dataset, name: str, val_examples: int, device: torch.device) -> Data:
-    """A data set on a device, split, padded and standardised by the images trained on; a user's npz as CIFAR is."""
-    augmentation = AUGMENTATIONS.get(name, CIFAR)
-    train, held_out = datasets.validation_split(dataset.train_labels, val_examples)
+def augmentation(name: str, padding: str | None) -> Augmentation:
+    """A data set's, a user's npz as CIFAR's, with the border that a run asks for."""
+    own = AUGMENTATIONS.get(name, CIFAR)
+    return own if padding is None else dataclasses.replace(own, padding=padding)
+
+
+def prepare_for(run: DenseRun, dataset: datasets.Dataset, device: torch.device) -> Data:
+    """A data set on a device as a run asks for it."""
+    return prepare(
+        dataset,
+        run.dataset,
+        run.val_examples,
+        device,
+        val_from=run.val_from,
+        padding=run.padding,
+        standardisation=run.standardisation,
+    )
+
+
+def prepare(
+    dataset: datasets.Dataset,
+    name: str,
+    val_examples: int,
+    device: torch.device,
+    *,
+    val_from: str = "train",
+    padding: str | None = None,
+    standardisation: str = "training-set",
+) -> Data:
+    """A data set on a device, split, padded, and its images' moments measured; a user's npz as CIFAR is.
+
+    val_from, padding, standardisation: as the fields of config.DenseRun.
+    """
+    rest, held_out = datasets.validation_split(dataset.labels_of(val_from), val_examples)
+    train = rest if val_from == "train" else np.arange(len(dataset.train_labels))
+    test = rest if val_from == "test" else np.arange(len(dataset.test_labels))
+    shifted = augmentation(name, padding)
     images = dataset.train_images[train]
-    border = (augmentation.shift, augmentation.shift)
-    padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode=augmentation.padding)  # type: ignore[call-overload]
+    border = (shifted.shift, shifted.shift)
+    mode = {"reflect": "reflect", "zeros": "constant"}[shifted.padding]
+    padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode=mode)  # type: ignore[call-overload]
     mean, std = _moments(images)
-    val = _split(dataset.train_images[held_out], dataset.train_labels[held_out], device) if val_examples else None
     return Data(
         padded=torch.from_numpy(padded).to(device),
         labels=torch.from_numpy(dataset.train_labels[train]).to(device),
-        val=val,
-        test=_split(dataset.test_images, dataset.test_labels, device),
+        val=_split(dataset, val_from, held_out, device) if val_examples else None,
+        test=_split(dataset, "test", test, device),
         mean=torch.tensor(mean, dtype=torch.float32, device=device),
         std=torch.tensor(std, dtype=torch.float32, device=device),
         classes=dataset.classes,
-        augmentation=augmentation,
+        augmentation=shifted,
         digest=dataset.digest,
+        val_from=val_from,
+        standardisation=standardisation,
     )
 
 
@@ -150,5 +216,6 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 0, std, 1.0)
 
 
-def _split(images: np.ndarray, labels: np.ndarray, device: torch.device) -> Split:
+def _split(dataset: datasets.Dataset, part: str, chosen: np.ndarray, device: torch.device) -> Split:
+    images, labels = dataset.images_of(part)[chosen], dataset.labels_of(part)[chosen]
     return Split(images=torch.from_numpy(images).to(device), labels=torch.from_numpy(labels).to(device))

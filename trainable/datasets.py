@@ -33,6 +33,14 @@ class Dataset:
     def classes(self) -> int:
         return int(self.train_labels.max()) + 1
 
+    def labels_of(self, part: str) -> np.ndarray:
+        """Of train or test."""
+        return {"train": self.train_labels, "test": self.test_labels}[part]
+
+    def images_of(self, part: str) -> np.ndarray:
+        """Of train or test."""
+        return {"train": self.train_images, "test": self.test_images}[part]
+
 
 def load(name: str, data_root: str | Path, storage_datasets: str | Path) -> Dataset:
     """The data set of a description's name.
@@ -130,7 +138,7 @@ def name_of(path: str | Path, dataset: Dataset) -> str:
 
 
 def validation_split(labels: np.ndarray, val_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [N − val_examples] to train on and [val_examples] held out: stratified, the same for every seed.
+    """Indices [N − val_examples] left and [val_examples] held out: stratified, the same for every seed.
 
     Raises ValueError when val_examples leaves a class without an image on one side, or is not below N.
     """

@@ -2,6 +2,8 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,24 +20,44 @@ def build(
     generator: torch.Generator,
     batch_norm_momentum: float,
     batch_norm_eps: float,
+    init: str = "he-uniform",
+    shortcut_norm: bool = False,
 ) -> nn.Module:
     """A freshly initialised network on the CPU: images float [B, channels, H, W], H and W ≥ 8, to logits [B, classes].
 
-    Every kernel and the classifier's matrix are He-uniform (He et al. 2015, arXiv 1502.01852), drawn from the generator
-    in the order of the parameters; biases are 0, batch-norm scales 1.
+    Every kernel and the classifier's matrix are drawn from the generator in the order of the parameters, as init names
+    it; biases are 0, batch-norm scales 1. shortcut_norm: batch norm after shortcut convolutions, for ResNets only.
     """
     spec = architectures.parse(architecture)
-    families = {"resnet": ResNet, "wrn": WideResNet, "vgg": VGG}
+    assert spec.family == "resnet" or not shortcut_norm
+    families: dict[str, Callable[..., nn.Module]] = {
+        "resnet": partial(ResNet, shortcut_norm=shortcut_norm),
+        "wrn": WideResNet,
+        "vgg": VGG,
+    }
     model = families[spec.family](spec, classes=classes, channels=channels)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum, module.eps = batch_norm_momentum, batch_norm_eps
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            nn.init.uniform_(module.weight, -math.sqrt(6 / fan_in), math.sqrt(6 / fan_in), generator=generator)
+            INITS[init](module.weight, module.weight[0].numel(), generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model.to(memory_format=torch.channels_last)
+
+
+def he_uniform(weight: Tensor, fan_in: int, generator: torch.Generator) -> None:
+    """Uniform of variance 2 / fan-in (He et al. 2015, arXiv 1502.01852)."""
+    nn.init.uniform_(weight, -math.sqrt(6 / fan_in), math.sqrt(6 / fan_in), generator=generator)
+
+
+def truncated_normal(weight: Tensor, fan_in: int, generator: torch.Generator) -> None:
+    """Normal, cut off at two deviations, of variance 1 / fan-in after that: TensorFlow's variance_scaling."""
+    std = math.sqrt(1 / fan_in) / 0.87962566103423978  # what is left of a unit normal's deviation within ±2
+    nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std, generator=generator)
+
+
+INITS = {"he-uniform": he_uniform, "truncated-normal": truncated_normal}
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
@@ -74,9 +96,11 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class ResNet(nn.Module):
-    """CIFAR ResNet v1 (He et al. 2016, arXiv 1512.03385, §4.2); shortcuts are 1×1 convolutions without batch norm."""
+    """CIFAR ResNet v1 (He et al. 2016, arXiv 1512.03385, §4.2); shortcuts are 1×1 convolutions."""
 
-    def __init__(self, spec: architectures.Architecture, *, classes: int, channels: int) -> None:
+    def __init__(
+        self, spec: architectures.Architecture, *, classes: int, channels: int, shortcut_norm: bool = False
+    ) -> None:
         super().__init__()
         width = spec.width
         self.first = _conv(channels, width, 3)
@@ -86,7 +110,8 @@ class ResNet(nn.Module):
         for stage in range(3):
             outputs = width * 2**stage
             for block in range((spec.depth - 2) // 6):
-                self.blocks.append(BasicBlock(inputs, outputs, stride=2 if stage > 0 and block == 0 else 1))
+                stride = 2 if stage > 0 and block == 0 else 1
+                self.blocks.append(BasicBlock(inputs, outputs, stride=stride, shortcut_norm=shortcut_norm))
                 inputs = outputs
         self.classifier = nn.Linear(inputs, classes)
 
@@ -98,16 +123,17 @@ class ResNet(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions, each with batch norm; the shortcut is added before the last activation."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, shortcut_norm: bool) -> None:
         super().__init__()
         self.first, self.first_norm = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
         self.second, self.second_norm = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else _conv(inputs, outputs, 1, stride)
+        self.shortcut_norm = nn.BatchNorm2d(outputs) if shortcut_norm and not same else nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = F.relu(self.first_norm(self.first(inputs)))
-        return F.relu(self.second_norm(self.second(features)) + self.shortcut(inputs))
+        return F.relu(self.second_norm(self.second(features)) + self.shortcut_norm(self.shortcut(inputs)))
 
 
 class WideResNet(nn.Module):

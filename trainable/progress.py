@@ -16,9 +16,10 @@ from torch import Tensor
 from trainable import models, provenance, pruning, state
 from trainable import store as storage
 from trainable.claims import Claim
-from trainable.config import Cell, dense_run, key
+from trainable.config import Cell, Cycle, dense_run, key
 from trainable.data import Data
 from trainable.numerics import Numerics
+from trainable.randomness import generator
 from trainable.schedules import schedule
 from trainable.state import State
 from trainable.store import Store
@@ -98,6 +99,8 @@ class RunInProgress:
         tally = begun.notes.get("tally", {})
         self.cell, self.store, self.data, self.numerics = cell, store, data, numerics
         self.step, self.masks = begun.step, begun.masks
+        self._norm_drop = begun.notes.get("norm_drop")
+        self.schedule = schedule(cell, self._norm_drop)
         self.network = build_network(dense_run(cell), data, numerics, 0, "init")
         state.restore(begun, self.network.model, self.network.optimizer)
         self.records = [Record(**record) for record in tally.get("records", [])]
@@ -128,7 +131,7 @@ class RunInProgress:
         self.require_finite(test.loss, 0.0 if val is None else val.loss)
         record = Record(
             step=self.step,
-            lr=schedule(self.cell)(self.step - 1),
+            lr=self.schedule(self.step - 1),
             train_loss=train_loss,
             val_accuracy=None if val is None else val.accuracy,
             val_loss=None if val is None else val.loss,
@@ -149,7 +152,15 @@ class RunInProgress:
         return dataclasses.replace(now, notes=self._notes())
 
     def _notes(self) -> dict[str, Any]:
-        return {"numerics": self.numerics.as_dict(), "data": self.data.digest, "numerics_mixed": self.mixed}
+        notes = {"numerics": self.numerics.as_dict(), "data": self.data.digest, "numerics_mixed": self.mixed}
+        return notes if self._norm_drop is None else notes | {"norm_drop": self._norm_drop}
+
+    def prune(self, density: float) -> None:
+        """Narrow the masks, in gradual pruning: what they cut is 0 from here on."""
+        assert isinstance(self.cell, Cycle)
+        now, chance = self.state(), generator(self.cell.seed, self.cell.iteration, "mask", self.step)
+        self.masks = pruning.prune(now.prunable, self.masks, density, self.cell.structure, self.cell.mask, chance)
+        state.restore(state.masked(now, self.masks), self.network.model, self.network.optimizer)
 
     def keep_state(self) -> None:
         """Write the State at this step, for cells that start from it. Raises Diverged."""
@@ -233,7 +244,7 @@ class RunInProgress:
         """Raise Diverged when a loss, in training or in evaluation, is not finite."""
         for name, losses in (("training", (self.loss_sum,)), ("test or validation", evaluated)):
             if not all(math.isfinite(loss) for loss in losses):
-                where = f"step {self.step} of {self.cell.budget}, learning rate {schedule(self.cell)(self.step - 1)}"
+                where = f"step {self.step} of {self.cell.budget}, learning rate {self.schedule(self.step - 1)}"
                 raise Diverged(f"diverged: the {name} loss is not finite ({where})")
 
     def _kept(self) -> int:

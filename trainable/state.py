@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainable import pruning
 from trainable.pruning import Masks
 
 
@@ -28,7 +29,13 @@ class State:
     masks: Masks
     """Boolean, by name of the prunable weight: True = kept."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Beside the tensors, as JSON: numerics, the data set's digest; while in progress a tally of Records and sums."""
+    """Beside the tensors, as JSON: numerics, the data set's digest, what an adaptive rate is made from; while in
+    progress a tally of Records and sums."""
+
+    @property
+    def prunable(self) -> dict[str, Tensor]:
+        """The weights that masks are for, in their order."""
+        return {name: self.weights[name] for name in self.masks}
 
     def digest(self) -> str:
         """SHA-256 of the tensors and the step, hexadecimal."""
@@ -66,6 +73,12 @@ def restore(state: State, model: nn.Module, optimizer: torch.optim.SGD) -> None:
 def zero_momentum(state: State) -> State:
     """The State with fresh momentum buffers."""
     return replace(state, momentum={name: torch.zeros_like(buffer) for name, buffer in state.momentum.items()})
+
+
+def masked(state: State, masks: Masks) -> State:
+    """The State under new masks: weights and momentum are 0 where they are False."""
+    weights, momentum = pruning.apply(masks, state.weights), pruning.apply(masks, state.momentum)
+    return replace(state, weights=weights, momentum=momentum, masks=masks)
 
 
 def to_bytes(state: State) -> bytes:

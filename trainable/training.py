@@ -50,6 +50,8 @@ def build_network(run: DenseRun, data: Data, numerics: Numerics, *stream: int | 
         generator=generator(run.seed, *stream),
         batch_norm_momentum=run.batch_norm_momentum,
         batch_norm_eps=run.batch_norm_eps,
+        init=run.init,
+        shortcut_norm=run.shortcut_norm,
     ).to(data.device)
     optimizer = torch.optim.SGD(
         model.parameters(),

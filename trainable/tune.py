@@ -5,16 +5,16 @@ import math
 import sys
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import ray
 from ray import tune
 
-from trainable import architectures, claims, datasets
+from trainable import architectures, claims, datasets, recipes
 from trainable.claims import Superseded
-from trainable.config import Cell, dense_run, from_description
+from trainable.config import Cell, DenseRun, dense_run, from_description
 from trainable.events import Events
 from trainable.store import Store, spelled
 
@@ -171,7 +171,7 @@ class CellTrainable(tune.Trainable):
         on_gpu = bool(ray.get_gpu_ids())  # a trial that asked for no GPU may still see them all
         device = numerics.choose_device(None if on_gpu else "cpu")
         settings = numerics.configure(device, launch.threads, launch.compile)
-        data = _data(dense.dataset, dense.val_examples, launch.data_root, launch.storage, str(device))
+        data = _data(_as_seen(dense), launch.data_root, launch.storage, str(device))
         self._close_events()  # of the attempt before
         self._events = Events(self._store.study(launch.study) / "tensorboard" / self._config["name"])
         self._events.hparams(self._config["name"], self._config["hparams"])
@@ -199,15 +199,27 @@ def cell_of(config: dict[str, Any]) -> Cell:
     return from_description(json.loads(config["cell"]))
 
 
+def _as_seen(run: DenseRun) -> DenseRun:
+    """A run that sees the same images: one for all that differ in how they are trained only."""
+    return replace(
+        recipes.digits(seed=0),
+        dataset=run.dataset,
+        val_examples=run.val_examples,
+        val_from=run.val_from,
+        padding=run.padding,
+        standardisation=run.standardisation,
+    )
+
+
 @lru_cache(maxsize=1)
-def _data(name: str, val_examples: int, data_root: str, storage: str, device: str) -> Any:
+def _data(run: DenseRun, data_root: str, storage: str, device: str) -> Any:
     """The data set on the device, once a process: actors are reused."""
     import torch
 
     from trainable import data
 
-    dataset = datasets.load(name, data_root, Store(storage).datasets)
-    return data.prepare(dataset, name, val_examples, torch.device(device))
+    dataset = datasets.load(run.dataset, data_root, Store(storage).datasets)
+    return data.prepare_for(run, dataset, torch.device(device))
 
 
 def _tags(record: Any) -> dict[str, float | None]:
