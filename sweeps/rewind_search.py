@@ -17,7 +17,7 @@ from analysis import search as found
 from sweeps import full_study, rounds, study
 from sweeps.search import SAMPLERS, Group, Search, Space, group
 from sweeps.source import GroupSearch, Searches
-from trainable import architectures, recipes
+from trainable import recipes
 from trainable.arguments import Parser, not_negative, positive
 from trainable.config import DenseRun
 from trainable.store import Store
@@ -172,16 +172,10 @@ def _search(group: Group, options: argparse.Namespace) -> Search:
 
 
 def _recipe(group: Group, options: argparse.Namespace) -> DenseRun:
-    family = architectures.parse(group.architecture).family
-    if group.dataset == "digits":
-        dense = recipes.digits(0)
-    elif family == "wrn":
-        dense = recipes.wide_resnet(group.architecture, 0)
-    else:
-        dense = recipes.cifar_resnet(group.architecture, 0)
+    whole = recipes.digits(0) if group.dataset == "digits" else recipes.cifar(group.architecture, 0)
     val_examples = VAL_EXAMPLES[group.dataset] if options.val_examples is None else options.val_examples
     dense = dataclasses.replace(
-        dense, dataset=group.dataset, architecture=group.architecture, val_examples=val_examples
+        whole, dataset=group.dataset, architecture=group.architecture, val_examples=val_examples
     )
     return recipes.scaled(dense, options.scale)
 

@@ -30,7 +30,7 @@ SAMPLERS: dict[str, Callable[[Any, int], Any]] = {
 """Optuna's samplers, made from optuna.samplers and a seed. gp imports torch."""
 ATTEMPTS = 10
 """Times that the sampler is asked before a point that was tried already gives way to a random new one."""
-SHAPES = ("linear", "cosine")
+SHAPES = ("linear", "cosine", "one-cycle")
 HALVINGS = (0, 1, 2, 3, 4, 5)
 """Peak learning rates: the dense run's first rate, halved so many times."""
 WARMUP_TENTHS = (0, 1, 2)
