@@ -18,7 +18,7 @@ from analysis import stats
 
 PANEL = ["dataset", "architecture", "structure", "schedule", "prune_fraction", "protocol"]
 """What one panel of a table or a figure holds fixed."""
-SETTING = ["strategy", "shape", "weights_from", "lr_from", "budget", "momentum"]
+SETTING = ["strategy", "mask", "shape", "weights_from", "lr_from", "budget", "momentum"]
 """What one line holds fixed beside it."""
 SCENARIO = ["structure", "schedule", "prune_fraction"]
 """What an aggregate over architectures holds fixed."""
@@ -92,6 +92,7 @@ def labels(frame: pd.DataFrame, setting: Sequence[str] = SETTING, steps: str = "
     """What a row's line is called: its strategy, and what else tells it from others of that name in its panel."""
     names = frame["strategy"].astype("object")
     forms = {
+        "mask": "{} ({} mask)",
         "shape": "{} ({})",
         "weights_from": "{} (from {})",
         "lr_from": "{} (clock from {})",

@@ -158,12 +158,15 @@ def evaluate(
     margin, p (of the hypothesis in favour), p_adjusted (the same after Holm over the claim's parts), p_against (after
     Holm), p_equivalent, n, paired, smallest_p, look, level, note, needs.
 
+    Cells of other masks than magnitude are left out: they are controls, of which no claim speaks.
+
     margin: fraction. looks: how often each network's seeds were extended after a verdict (analysis.looks). allow_mixed:
     compare across protocols. seed: of random sign flips, where there are too many units to count all.
     Raises ValueError for a frame that analysis.load.check refuses, a margin that the test set cannot resolve, or two
     protocols of one network.
     """
     check(frame)
+    frame = frame[frame["mask"].isna() | (frame["mask"] == "magnitude")]
     if not (claims := list(claims)):
         raise ValueError("no claim is given: analysis.claims.CLAIMS has the papers'")
     require_margin(frame, margin)

@@ -681,3 +681,12 @@ def test_nothing_is_finished(computed):
 def test_nothing_pruned_is_finished(computed):
     with pytest.raises(ValueError, match=r"no pruned cell is finished \(dense: 1\): nothing to compare"):
         computed(frame_of([dense(0.9), row(math.nan, status="missing")]))
+
+
+def test_masks_are_lines_of_their_own():
+    frame = frame_of([row(0.9, seed=0, mask="magnitude"), row(0.5, seed=0, mask="random")])
+    found = aggregate.accuracy(frame)
+    assert dict(zip(found["label"], found["median"], strict=True)) == {
+        "lr-rewinding (magnitude mask)": 0.9,
+        "lr-rewinding (random mask)": 0.5,
+    }

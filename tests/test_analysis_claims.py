@@ -657,3 +657,14 @@ def test_released_chains_are_unpaired_and_too_few_alone(released, number):
         a, b = (means[row.architecture][strategy] for strategy in row.part.split(" > "))
         bounds = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(1 - 2 * 0.04)
         assert (row.effect, row.low, row.high) == pytest.approx((a.mean() - b.mean(), *bounds), rel=1e-9)
+
+
+def test_controls_of_other_masks_speak_of_no_claim():
+    """The same cells under a random mask, worse by 30 points: every verdict stays as it was."""
+    frame = about(BY_NUMBER["1"], SUPPORTS)
+    control = frame[frame["strategy"] == "lr-rewinding"]
+    control = control.assign(
+        mask="random", key="random " + control["key"], test_accuracy=control["test_accuracy"] - 0.3
+    )
+    both = pd.concat([frame.assign(mask="magnitude"), control], ignore_index=True)
+    pd.testing.assert_frame_equal(verdicts(BY_NUMBER["1"], both), verdicts(BY_NUMBER["1"], frame))
