@@ -232,9 +232,11 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
 
 def _check_data(jobs: Jobs, store: Store, options: argparse.Namespace) -> None:
     """Raise ValueError, before Ray starts, for a data set that can't be had or split."""
-    for dense in {(dense.dataset, dense.val_examples): dense for dense in map(dense_run, jobs.cells.values())}.values():
-        dataset = datasets.load(dense.dataset, options.data_root, store.datasets)
-        datasets.validation_split(dataset.train_labels, dense.val_examples)
+    for name, part, count in {
+        (run.dataset, run.val_from, run.val_examples) for run in map(dense_run, jobs.cells.values())
+    }:
+        dataset = datasets.load(name, options.data_root, store.datasets)
+        datasets.validation_split(dataset.labels_of(part), count)
 
 
 def _say(text: str) -> None:
