@@ -82,7 +82,7 @@ def test_the_line_is_two_edges_of_the_plane():
 
 def test_schedules():
     schedule = space(kind="schedule", budget=80)
-    assert len(schedule.points) == 2 * 6 * 3 * 2
+    assert len(schedule.points) == 3 * 6 * 3 * 2
     params = {"shape": "cosine", "halvings": 2, "warmup_tenths": 1, "budget": 80}
     assert schedule.retraining(params) == Retraining(
         weights_from=None, lr_from=None, budget=80, shape="cosine", peak_lr=0.025, warmup=8
