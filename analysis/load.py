@@ -83,9 +83,9 @@ def load(storage: str | Path, study: str) -> pd.DataFrame:
     A run whose files are damaged is a failed row that says so. Raises ValueError when there is no such storage or study
     (the message says which there are), OSError when a remote storage does not answer.
     """
-    files, name = _files(storage)
+    files, name = filesystem(storage)
     cells = declared(storage, study)
-    if _is_remote(storage) and (finished := _finished(files, study, cells)) is not None:
+    if is_remote(storage) and (finished := _finished(files, study, cells)) is not None:
         return finished
     keys = dict.fromkeys(key for row in cells for key in (row["key"], row["unit"]))
     with ThreadPoolExecutor(READERS) as pool:
@@ -96,7 +96,7 @@ def load(storage: str | Path, study: str) -> pd.DataFrame:
 
 def declared(storage: str | Path, study: str) -> list[dict[str, Any]]:
     """A study's rows as they were declared, each with its complete description under "cell". Raises as load() does."""
-    files, name = _files(storage)
+    files, name = filesystem(storage)
     content = _read(files, f"studies/{study}/cells.json")
     if content is None:
         found = ", ".join(_studies(files)) or "none"
@@ -113,8 +113,8 @@ def declared(storage: str | Path, study: str) -> list[dict[str, Any]]:
 
 def histories(storage: str | Path, keys: Iterable[str]) -> list[list[dict[str, Any]]]:
     """Of each finished run its evaluations, in order: step, lr, train_loss, test_accuracy, test_loss, …"""
-    files, _ = _files(storage)
-    results = [_json(files, f"runs/{key}/result.json") for key in keys]
+    files, _ = filesystem(storage)
+    results = [read_json(files, f"runs/{key}/result.json") for key in keys]
     return [result["numbers"]["history"] if result else [] for result in results]
 
 
@@ -123,8 +123,8 @@ def correct(storage: str | Path, key: str) -> np.ndarray:
 
     Raises ValueError when it has not finished.
     """
-    files, name = _files(storage)
-    result, bits = _json(files, f"runs/{key}/result.json"), _read(files, f"runs/{key}/correct.bits")
+    files, name = filesystem(storage)
+    result, bits = read_json(files, f"runs/{key}/result.json"), _read(files, f"runs/{key}/correct.bits")
     if result is None or bits is None:
         raise ValueError(f"{key} is no finished run of {name}: a key stands in the table's column `key`")
     return np.unpackbits(np.frombuffer(bits, np.uint8)).astype(bool)
@@ -157,9 +157,9 @@ def save(frame: pd.DataFrame, folder: Path) -> None:
         temporary.replace(folder / name)
 
 
-def _files(storage: str | Path) -> tuple[fs.FileSystem, str]:
+def filesystem(storage: str | Path) -> tuple[fs.FileSystem, str]:
     """What reads below a storage, and how messages spell it. Raises ValueError when there is none."""
-    if _is_remote(storage):
+    if is_remote(storage):
         name = str(storage).rstrip("/")
         if not re.match("s3://[^/]", name):
             raise ValueError(f"storage must be a local folder or s3://bucket/prefix, got {str(storage)!r}")
@@ -174,7 +174,7 @@ def _files(storage: str | Path) -> tuple[fs.FileSystem, str]:
     return fs.SubTreeFileSystem(path, base), name
 
 
-def _is_remote(storage: str | Path) -> bool:
+def is_remote(storage: str | Path) -> bool:
     return isinstance(storage, str) and "://" in storage
 
 
@@ -187,7 +187,7 @@ def _read(files: fs.FileSystem, path: str) -> bytes | None:
         return None
 
 
-def _json(files: fs.FileSystem, path: str) -> Any:
+def read_json(files: fs.FileSystem, path: str) -> Any:
     """What a file says; None when there is none. One replaced between S3's HEAD and GET looks cut: it is read again."""
     try:
         return json.loads(content) if (content := _read(files, path)) is not None else None
@@ -233,11 +233,11 @@ def _outcome(files: fs.FileSystem, name: str, key: str) -> dict[str, Any]:
     """What a run's files add to its row. Any file may go while it is looked for: the study runs."""
     run = f"runs/{key}"
     try:
-        if (result := _json(files, f"{run}/result.json")) is not None:
+        if (result := read_json(files, f"{run}/result.json")) is not None:
             return _result(**result)
-        if (failure := _json(files, f"{run}/failure.json")) is not None:
+        if (failure := read_json(files, f"{run}/failure.json")) is not None:
             return {"status": "failed", "error": failure["error"]}
-        claim = _json(files, f"{run}/claim.json")
+        claim = read_json(files, f"{run}/claim.json")
         trained = claim is not None and time.time() - claim["time"] < CLAIM_SECONDS
         return {"status": "running" if trained else "missing"}
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import _files, _is_remote, _json
+from analysis.load import filesystem, is_remote, read_json
 
 Network = tuple[str, str]
 """(data set, architecture)."""
@@ -26,16 +26,16 @@ def take(storage: str | Path, study: str, frame: pd.DataFrame) -> dict[Network, 
     and never written: an extension since the last note counts, and is not remembered. Raises ValueError when the file
     is damaged, OSError when it cannot be written.
     """
-    files, name = _files(storage)
+    files, name = filesystem(storage)
     path = f"studies/{study}/looks.json"
     try:
-        noted = _checked(_json(files, path) or {})
+        noted = _checked(read_json(files, path) or {})
     except ValueError as error:
         raise ValueError(
             f"{name}/{path} is damaged ({error}): restore it; deleting it forgets how often the study was looked at"
         ) from error
     looks = _extended(noted, frame)
-    if looks != noted and not _is_remote(storage):
+    if looks != noted and not is_remote(storage):
         _write(Path(storage) / path, looks)
     networks = frame[["dataset", "architecture"]].drop_duplicates().itertuples(index=False, name=None)
     return {network: max(0, len(looks.get("/".join(network), [])) - 1) for network in networks}

@@ -115,9 +115,9 @@ def accuracy_against_budget(frame: pd.DataFrame, sparsity: float) -> Drawn:
     for ax, rows in panels:
         draw_lines(ax, rows.sort_values("budget", kind="stable"), "budget")
         ax.set_xlabel("retraining budget of one cycle, steps")
-        _finish(ax, ACCURACY)
+        finish(ax, ACCURACY)
     caption = f"Test accuracy against retraining budget at sparsity {sparsity:g}. {BANDS}.{_unfinished(frame)}"
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
 def paired_differences(frame: pd.DataFrame, a: str, b: str, setting: Sequence[str] = SETTING) -> Drawn:
@@ -139,13 +139,13 @@ def paired_differences(frame: pd.DataFrame, a: str, b: str, setting: Sequence[st
         _ratios(ax, rows["compression_ratio"])
         ax.set_xlabel(RATIO)
         ax.margins(y=0.15)
-        _finish(ax, f"{a} − {b}, points")
+        finish(ax, f"{a} − {b}, points")
     caption = (
         f"Test accuracy of {a} minus {b}: means over units (dense runs) and 95 % t intervals. Descriptive: each is of "
         "one sparsity, not corrected for their number. Hollow: one unit, no interval."
     )
     unpaired = " Unpaired where the legend says so: no unit has both, means of each side's units and Welch's t."
-    return _worded(figure, caption if table["paired"].all() else caption + unpaired)
+    return worded(figure, caption if table["paired"].all() else caption + unpaired)
 
 
 def pareto_front(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> Drawn:
@@ -156,7 +156,7 @@ def pareto_front(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> Drawn
     """
     table = aggregate.search_cost(frame, setting)
     rows = list(table.groupby(["dataset", "architecture", "structure", "protocol"], dropna=False, sort=False))
-    figure, axes = _grid(2 * len(rows), columns=2)
+    figure, axes = grid(2 * len(rows), columns=2)
     for (left, right), (_, points) in zip(zip(axes[::2], axes[1::2], strict=True), rows, strict=True):
         network = points.iloc[0].to_dict() | {"schedule": None, "prune_fraction": None}
         for ax, x in ((left, "compression_ratio"), (right, "total_steps")):
@@ -167,13 +167,13 @@ def pareto_front(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> Drawn
         left.set_xlabel(RATIO)
         right.set_xlabel("search cost: total steps, dense included")
         for ax in (left, right):
-            _finish(ax, ACCURACY, legend=False)
+            finish(ax, ACCURACY, legend=False)
         left.legend(handles=[_marker(strategy) for strategy in points["strategy"].unique()], fontsize=7.5)
     caption = (
         "Accuracy, compression and search cost (steps, the dense run and every earlier cycle included), medians over "
         "seeds. Filled points are the Pareto front of the three; hollow ones are beaten in all that matters by another."
     )
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
 def performance_profiles(frame: pd.DataFrame, setting: Sequence[str] = SETTING, *, seed: int = 0) -> Drawn:
@@ -183,7 +183,7 @@ def performance_profiles(frame: pd.DataFrame, setting: Sequence[str] = SETTING, 
     """
     table = aggregate.profiles(frame, setting, seed=seed)
     scenarios = list(table.groupby(SCENARIO, dropna=False, sort=False))
-    figure, axes = _grid(len(scenarios))
+    figure, axes = grid(len(scenarios))
     for ax, (_, rows) in zip(axes, scenarios, strict=True):
         for style, line in _by_strategy(rows):
             draw_profile(ax, line, style)
@@ -191,13 +191,13 @@ def performance_profiles(frame: pd.DataFrame, setting: Sequence[str] = SETTING, 
         ax.set_xlabel(CHANGE)
         ax.set_ylim(-0.02, 1.02)
         ax.set_title(f"{aggregate.scenario_title(rows.iloc[0])}\n{_extent(rows.loc[rows['seeds'].idxmin()])}", size=9)
-        _finish(ax, "share of cells at least there")
+        finish(ax, "share of cells at least there")
     caption = (
         "Performance profiles: the share of cells whose change against their seed's dense network is at least so many "
         "points; every network weighs the same, and only sparsities count that all strategies have. Bands: pointwise "
         "95 % bootstrap over seeds, which covers less than it says at few seeds (in the titles, measured for means)."
     )
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
 def training_curves(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Drawn:
@@ -208,7 +208,7 @@ def training_curves(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
     """
     if not any(entries for _, entries in histories):
         raise ValueError(f"no training curve to draw: {len(histories)} cells chosen, none has a history")
-    figure, (accuracy, loss) = _grid(2)
+    figure, (accuracy, loss) = grid(2)
     seen: dict[str, int] = {}
     for label, entries in histories:
         colour = _colour_of(label)
@@ -219,8 +219,8 @@ def training_curves(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
             ax.plot(*zip(*points, strict=True) if points else ([], []), color=colour, linestyle=style, label=label)
     for ax, label in ((accuracy, ACCURACY), (loss, "training loss")):
         ax.set_xlabel("step")
-        _finish(ax, label)
-    return _worded(figure, "Training curves of chosen cells: test accuracy and training loss by step.")
+        finish(ax, label)
+    return worded(figure, "Training curves of chosen cells: test accuracy and training loss by step.")
 
 
 def draw_lines(ax: Axes, rows: pd.DataFrame, x: str = "compression_ratio") -> Axes:
@@ -332,24 +332,24 @@ def _accuracy_against(
     overlaid = False
     for ax, group in panels:
         network, rows = group.iloc[0], group[group["sparsity_target"] > 0]
-        same = _same(table, network, ["dataset", "architecture", "protocol"])
+        same = same_values(table, network, ["dataset", "architecture", "protocol"])
         draw_references(ax, table[same & (table["sparsity_target"] == 0)])
         draw_lines(ax, rows.sort_values(x, kind="stable"), x)
         beside = published if published is not None else frame.iloc[:0]
-        points = beside[_same(beside, network, PANEL[:-1])].sort_values(x)
+        points = beside[same_values(beside, network, PANEL[:-1])].sort_values(x)
         draw_published(ax, points)
         overlaid |= len(points) > 0
         _ratios(ax, pd.concat([rows[x], points[x]]))
         ax.set_xlabel(xlabel)
-        _finish(ax, ACCURACY)
+        finish(ax, ACCURACY)
     also = " Large hollow markers without a line: published medians." if overlaid else ""
     caption = (
         f"Test accuracy against {xlabel.split(' (')[0]}. {BANDS}; black: the dense network.{also}{_unfinished(frame)}"
     )
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
-def _same(rows: pd.DataFrame, of: pd.Series, names: Iterable[str]) -> pd.Series:
+def same_values(rows: pd.DataFrame, of: pd.Series, names: Iterable[str]) -> pd.Series:
     """Which rows have these values, missing ones included."""
     same = pd.Series(True, index=rows.index)
     for name in names:
@@ -360,7 +360,7 @@ def _same(rows: pd.DataFrame, of: pd.Series, names: Iterable[str]) -> pd.Series:
 def _panels(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Drawn, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with an axes for each panel of rows, titled; panels of one network share the y axis."""
     groups = [group for _, group in rows.groupby(PANEL, dropna=False, sort=False)]
-    figure, axes = _grid(len(groups))
+    figure, axes = grid(len(groups))
     first: dict[tuple[str, str], Axes] = {}
     for ax, group in zip(axes, groups, strict=True):
         head = group.iloc[0]
@@ -370,7 +370,7 @@ def _panels(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Drawn, list[tuple[
     return figure, list(zip(axes, groups, strict=True))
 
 
-def _grid(panels: int, columns: int = COLUMNS) -> tuple[Drawn, list[Axes]]:
+def grid(panels: int, columns: int = COLUMNS) -> tuple[Drawn, list[Axes]]:
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     width, height = PANEL_INCHES
@@ -441,7 +441,7 @@ def _steps(ax: Axes) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _finish(ax: Axes, ylabel: str, legend: bool = True) -> None:
+def finish(ax: Axes, ylabel: str, legend: bool = True) -> None:
     """A grid, a name, and a legend of all lines, or of the strategies where there are too many lines to read."""
     ax.set_ylabel(ylabel)
     ax.grid(alpha=0.25)
@@ -467,7 +467,7 @@ def _extent(row: pd.Series) -> str:
     return said if math.isnan(row["coverage"]) else f"{said}; bands cover {100 * row['coverage']:.0f} %"
 
 
-def _worded(figure: Drawn, caption: str) -> Drawn:
+def worded(figure: Drawn, caption: str) -> Drawn:
     """With its caption, and the alternative text: what each axes shows, line by line, from the data drawn."""
     figure.caption, figure.alt = caption, " ".join(map(_alternative, figure.axes))
     return figure

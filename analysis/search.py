@@ -16,8 +16,8 @@ from scipy import integrate, special
 
 from analysis import stats
 from analysis.aggregate import SETTING
-from analysis.load import _files, _json
-from analysis.plots import DENSE, LOOKS, OTHER, Drawn, _finish, _grid, _same, _worded
+from analysis.load import filesystem, read_json
+from analysis.plots import DENSE, LOOKS, OTHER, Drawn, finish, grid, same_values, worded
 
 Params = dict[str, Any]
 """A point by its parameters: whole numbers and words."""
@@ -90,13 +90,13 @@ class Outcome:
 
 def load(storage: str | Path, study: str) -> list[Searched]:
     """Every search of a study, from its rounds' files. Raises ValueError when there is none, or a file is damaged."""
-    files, name = _files(storage)
+    files, name = filesystem(storage)
     selector = fs.FileSelector(f"studies/{study}/search", recursive=True, allow_not_found=True)
     paths = sorted(file.path for file in files.get_file_info(selector) if Path(file.path).match("round-*.json"))
     rounds: dict[str, list[dict[str, Any]]] = {}
     for path in paths:
         try:
-            rounds.setdefault(str(Path(path).parent), []).append(_json(files, path))
+            rounds.setdefault(str(Path(path).parent), []).append(read_json(files, path))
         except ValueError as error:
             raise ValueError(f"{name}/{path} is damaged ({error}): delete it and the later rounds") from error
     if not rounds:
@@ -185,7 +185,7 @@ def outcome(searched: Searched, frame: pd.DataFrame) -> Outcome:
     at_best = cells[cells["key"].isin(best["keys"])]
     if at_best.empty:
         raise ValueError(f"the table has no finished cell of the best point of {searched.title}: nothing to compare")
-    points = {BEST: cells[_same(cells, at_best.iloc[0], SETTING)]}
+    points = {BEST: cells[same_values(cells, at_best.iloc[0], SETTING)]}
     points |= {name: cells[_at(cells, at, about["budget"])] for name, at in about["named"].items()}
     seeds = about["seeds"]
     seen = {name: rows[rows["seed"].isin(seeds)] for name, rows in points.items()}
@@ -246,18 +246,18 @@ def response_surface(searched: Sequence[Searched]) -> Drawn:
     planes = [one for one in searched if one.about["space"] == "plane"]
     if not planes:
         raise ValueError("no search is of a plane: there is no surface to draw")
-    figure, axes = _grid(len(planes))
+    figure, axes = grid(len(planes))
     for ax, one in zip(axes, planes, strict=True):
         ax.set_title(_panel_title(one), size=9)
         ax.set_xlabel(f"weights from step (T = {one.about['steps']:,}: kept)")
-        _finish(draw_surface(ax, one), "learning-rate clock from step", legend=False)
+        finish(draw_surface(ax, one), "learning-rate clock from step", legend=False)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, fontsize=7.5)
     caption = (
         "Mean validation accuracy of retrainings with one budget, by where the weights come from and where the "
         "learning-rate clock restarts. Coloured squares: points that the search has tried; blank: not tried. Markers: "
         "the named strategies; star: the best point, which owes part of its accuracy to luck."
     )
-    drawn = _worded(figure, caption)
+    drawn = worded(figure, caption)
     drawn.alt = " ".join(
         f"{one.title}: {len(one.valued)} points, validation accuracy {100 * one.valued['value'].min():.4g} to "
         f"{100 * one.best['value']:.4g} %; the best: {_in_words(one.best, one.about)}."
@@ -299,18 +299,18 @@ def accuracy_against_k(searched: Sequence[Searched]) -> Drawn:
     rewinding = [one for one in searched if one.about["space"] in ("line", "plane")]
     if not rewinding:
         raise ValueError("no search has rewind points: there is no k to draw against")
-    figure, axes = _grid(len(rewinding))
+    figure, axes = grid(len(rewinding))
     for ax, one in zip(axes, rewinding, strict=True):
         ax.set_title(_panel_title(one), size=9)
         for strategy, rows in _lines(one).items():
             draw_k(ax, rows, strategy)
         ax.set_xlabel("rewind point k, steps")
-        _finish(ax, VALUE)
+        finish(ax, VALUE)
     caption = (
         "Validation accuracy against the rewind point k, along the lines of the plane, where the search has tried "
         "points of them. Lines join means over the search's seeds, bands go from the lowest to the highest seed."
     )
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
 def draw_k(ax: Axes, rows: pd.DataFrame, strategy: str) -> Axes:
@@ -329,7 +329,7 @@ def expected_best(searched: Sequence[Searched]) -> Drawn:
 
     Raises ValueError when a search has no finished trial.
     """
-    figure, axes = _grid(len(searched))
+    figure, axes = grid(len(searched))
     for ax, one in zip(axes, searched, strict=True):
         values = 100 * one.valued["value"].to_numpy(dtype=float)
         trials = np.arange(1, len(values) + 1)
@@ -339,13 +339,13 @@ def expected_best(searched: Sequence[Searched]) -> Drawn:
         ax.plot(trials, random, color=OTHER[0], linestyle="--", label="expected, the same points in random order")
         ax.set_xlabel("trials, named strategies first")
         ax.set_ylim(bottom=random[0])
-        _finish(ax, f"best {VALUE}")
+        finish(ax, f"best {VALUE}")
     caption = (
         "The best mean validation accuracy after so many trials: of the search as it went, and expected of as many "
         "draws from its own points (Dodge et al. 2019, arXiv 1909.03004). Neither is free of luck: the highest of many "
         "means is above what the point would reach on fresh seeds."
     )
-    return _worded(figure, caption)
+    return worded(figure, caption)
 
 
 def best_of_random(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -365,19 +365,19 @@ def importance(searched: Sequence[Searched]) -> Drawn:
     Raises ValueError when a search has too few different values.
     """
     shares = [importances(one) for one in searched]
-    figure, axes = _grid(len(searched))
+    figure, axes = grid(len(searched))
     for ax, one, found in zip(axes, searched, shares, strict=True):
         ax.set_title(_panel_title(one), size=9)
         ax.barh(list(found), list(found.values()), color=OTHER[0])
         ax.set_xlim(0, 1)
         ax.set_xlabel("share of the explained variance")
-        _finish(ax, "", legend=False)
+        finish(ax, "", legend=False)
     caption = (
         "Importance of each parameter for mean validation accuracy: functional ANOVA of a random forest over the tried "
         "points (Hutter, Hoos & Leyton-Brown 2014, as in Optuna), interactions left out. The points are the search's "
         "choice, denser where it found more."
     )
-    drawn = _worded(figure, caption)
+    drawn = worded(figure, caption)
     drawn.alt = " ".join(
         f"{one.title}: {', '.join(f'{name} {share:.2f}' for name, share in found.items())}."
         for one, found in zip(searched, shares, strict=True)
@@ -429,7 +429,7 @@ def _cells(searched: Searched, frame: pd.DataFrame) -> pd.DataFrame:
     """The finished one-shot cells of a search's group."""
     about = searched.about
     group = pd.Series({name: about[name] for name in ("dataset", "architecture", "structure", "protocol")})
-    same = _same(frame, group, group.index) & (frame["schedule"] == "one-shot") & (frame["status"] == "done")
+    same = same_values(frame, group, group.index) & (frame["schedule"] == "one-shot") & (frame["status"] == "done")
     same &= np.isclose(frame["sparsity_target"], about["sparsity"], rtol=0, atol=1e-9)
     return frame[same].drop_duplicates("key")
 
@@ -438,7 +438,7 @@ def _at(cells: pd.DataFrame, at: Mapping[str, Any], budget: int) -> pd.Series:
     """Which cells are a named strategy's."""
     weights_from = None if at["weights_from"] is None else str(at["weights_from"])
     place = pd.Series({"weights_from": weights_from, "lr_from": at["lr_from"], "budget": budget, "shape": "replay"})
-    return _same(cells, place, place.index)
+    return same_values(cells, place, place.index)
 
 
 def _judged(name: str, seen: pd.DataFrame, fresh: pd.DataFrame, best: pd.DataFrame) -> dict[str, Any]:

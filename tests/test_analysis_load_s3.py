@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 import pandas as pd
 import pytest
 
-from analysis.load import _json, load
+from analysis.load import load, read_json
 from trainable import recipes, strategies
 from trainable.columns import columns
 from trainable.config import Cycle, describe, key
@@ -276,4 +276,4 @@ def test_a_file_replaced_while_it_is_read():
         def open_input_file(self, path):
             return io.BytesIO(contents.pop(0))
 
-    assert _json(Files(), "claim.json") == {"time": 12}
+    assert read_json(Files(), "claim.json") == {"time": 12}
