@@ -65,6 +65,7 @@ def _command(
     parser.add_argument(
         "--renda2020", metavar="DIR", help="in place of STORAGE STUDY: folder of the two released files"
     )
+    parser.add_argument("--protocol", metavar="DIGEST", help="take the rows of one protocol, as the column has it")
     parser.add_argument("--json", action="store_true", help="a list of one object a row")
     if verdicts:
         parser.add_argument(
@@ -85,11 +86,18 @@ def _subject(options: argparse.Namespace) -> Subject:
     if options.renda2020 is not None:
         if options.storage is not None:
             raise ValueError(f"--renda2020 stands in place of STORAGE STUDY, got {options.storage!r} too: give one")
+        if options.protocol is not None:
+            raise ValueError(f"--protocol is for a study, --renda2020 has one protocol, got {options.protocol!r}")
         return subject.of_renda2020(options.renda2020, margin=margin)
     if options.study is None:
         raise ValueError("STORAGE and STUDY are needed, or --renda2020 DIR")
     return subject.of_study(
-        options.storage, options.study, margin=margin, allow_mixed=options.allow_mixed, look=options.look
+        options.storage,
+        options.study,
+        protocol=options.protocol,
+        margin=margin,
+        allow_mixed=options.allow_mixed,
+        look=options.look,
     )
 
 

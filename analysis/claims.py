@@ -223,7 +223,7 @@ def require_one_protocol(frame: pd.DataFrame) -> None:
             listed = "; ".join(f"{w.protocol} ({w.protocol_name}, {w.dense_steps} steps)" for w in ways.itertuples())
             raise ValueError(
                 f"{architecture} on {dataset} was trained by {len(ways)} protocols: {listed}. "
-                "Compare one at a time, or allow mixed protocols"
+                "Compare one at a time (--protocol), or allow mixed protocols (--allow-mixed)"
             )
 
 

@@ -37,7 +37,7 @@ def _of_network(rows: pd.DataFrame, cells: Mapping[str, Mapping[str, Any]]) -> I
     seeds = rows["seed"].nunique()
     yield (
         f"{first['architecture']} on {first['dataset']}{_images(first)}, {seeds} seed{'s' if seeds != 1 else ''}: "
-        f"dense runs of {first['dense_steps']:,} steps of {first['batch_size']} images"
+        f"dense runs of {first['dense_steps']:,} steps of {first['batch_size']} images{_schedule(first)}"
         f"{_recipe(next((cells[key] for key in rows['key'] if key in cells), {}))}; protocol {first['protocol_name']}"
         f"{'' if pd.isna(first['precision']) else ', precision ' + first['precision']}."
     )
@@ -59,6 +59,12 @@ def _of_network(rows: pd.DataFrame, cells: Mapping[str, Mapping[str, Any]]) -> I
 def _images(first: pd.Series) -> str:
     images = TEST_IMAGES.get(first["protocol"], TEST_IMAGES.get(first["dataset"]))
     return "" if images is None else f" ({images:,} test images)"
+
+
+def _schedule(first: pd.Series) -> str:
+    """Of the dense run's learning rate; step drops are said by the recipe."""
+    name = first["dense_schedule"]
+    return "" if pd.isna(name) or name == "step" else f" on a {name} schedule"
 
 
 def _recipe(cell: Mapping[str, Any]) -> str:

@@ -88,19 +88,28 @@ class Subject:
 
 
 def of_study(
-    storage: str | Path, study: str, *, margin: float | None = None, allow_mixed: bool = False, look: bool = True
+    storage: str | Path,
+    study: str,
+    *,
+    protocol: str | None = None,
+    margin: float | None = None,
+    allow_mixed: bool = False,
+    look: bool = True,
 ) -> Subject:
     """A study of a storage. look: note that its verdicts are looked at (analysis.looks).
 
-    margin: fraction; None: claims.margin_for(). Raises as analysis.load.load() and analysis.looks.take() do, and where
-    there can be no verdict, before a look is noted.
+    protocol: of the rows to take, as the column has it; None: all rows. margin: fraction; None: claims.margin_for().
+    Raises as analysis.load.load() and analysis.looks.take() do, for a protocol that no row has, and where there can be
+    no verdict, before a look is noted.
     """
     frame = load(storage, study)
+    if protocol is not None:
+        frame = _of_protocol(frame, protocol)
     margin = claims.margin_for(frame) if margin is None else margin
     if look:
         _require_verdicts(frame, margin, allow_mixed)
     return Subject(
-        title=study,
+        title=study if protocol is None else f"{study}, protocol {protocol}",
         frame=frame,
         shown=frame,
         looks=looks.take(storage, study, frame) if look else {},
@@ -109,6 +118,13 @@ def of_study(
         declared=declared(storage, study),
         storage=storage,
     )
+
+
+def _of_protocol(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    rows = frame[frame["protocol"] == protocol]
+    if rows.empty:
+        raise ValueError(f"no row has protocol {protocol!r}: the study has {', '.join(frame['protocol'].unique())}")
+    return rows.reset_index(drop=True)
 
 
 def _require_verdicts(frame: pd.DataFrame, margin: float, allow_mixed: bool) -> None:

@@ -151,7 +151,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
         print(tables.as_text(tables.accuracy(frame)))
         _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
-        _report(store, study.name, folder / "report")
+        _report(store, study.name, frame)
     _say(f"table: {folder / 'results.parquet'} and .csv")
     failed = frame[(frame["status"] == "failed") & frame["key"].isin(list(jobs.cells))]
     for error in failed["error"].unique():
@@ -170,14 +170,20 @@ def _declare(study: Study, folder: Path) -> None:
         write(folder / "cells.json", (json.dumps(_grown(study, folder), indent=1) + "\n").encode())
 
 
-def _report(store: Store, name: str, out: Path) -> None:
-    """Print the verdicts and write the report; what was trained stands when there can be none."""
-    try:
-        subject = of_study(store.root, name)
-        print(f"\n{tables.headlines(subject.verdicts())}")
-        _say(f"report: {report.write(subject, out)}")
-    except ValueError as error:
-        _say(f"no report: {error}")
+def _report(store: Store, name: str, frame: pd.DataFrame) -> None:
+    """Print the verdicts and write the report, one a protocol where a network has several (verdicts do not mix them).
+
+    What was trained stands when there can be none.
+    """
+    several = frame.groupby(["dataset", "architecture"])["protocol"].nunique().max() > 1
+    for protocol in frame["protocol"].unique() if several else [None]:
+        try:
+            subject = of_study(store.root, name, protocol=protocol)
+            print(f"\n{'' if protocol is None else f'protocol {protocol}: '}{tables.headlines(subject.verdicts())}")
+            out = store.study(name) / ("report" if protocol is None else f"report-{protocol}")
+            _say(f"report: {report.write(subject, out)}")
+        except ValueError as error:
+            _say(f"no report: {error}")
 
 
 def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:

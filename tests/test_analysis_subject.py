@@ -1,5 +1,7 @@
 """What is compared, and that a verdict is computed, and a look noted, once."""
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis import claims, subject
+from trainable import recipes
+from trainable.columns import columns
+from trainable.config import describe
+from trainable.store import Store, write
 
 DATA = Path(__file__).parent / "data"
 
@@ -58,3 +64,19 @@ def test_no_folder_and_no_file_are_named(tmp_path):
         subject.of_renda2020(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"^there is no storage at .*nowhere$"):
         subject.of_study(tmp_path / "nowhere", "quick")
+
+
+def test_one_protocol_of_several(tmp_path):
+    """Verdicts do not mix them; the choices are in the message."""
+    store = Store(tmp_path / "storage")
+    short = dataclasses.replace(recipes.digits(0), steps=420)
+    dense = [recipes.digits(0), short]
+    rows = [
+        {"study": "two", "protocol_name": "digits", **columns(cell, "dense"), "cell": describe(cell)} for cell in dense
+    ]
+    write(store.study("two") / "cells.json", json.dumps(rows).encode())
+    digest = rows[1]["protocol"]
+    chosen = subject.of_study(store.root, "two", protocol=digest, look=False)
+    assert (chosen.title, list(chosen.frame["dense_steps"])) == (f"two, protocol {digest}", [420])
+    with pytest.raises(ValueError, match=f"no row has protocol 'x': the study has {rows[0]['protocol']}, {digest}"):
+        subject.of_study(store.root, "two", protocol="x", look=False)

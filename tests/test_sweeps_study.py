@@ -201,6 +201,8 @@ def test_two_protocols_share_a_study_when_one_is_there_already(store, capsys):
     assert command(store, [("dense", longest), ("dense", DENSE)]) == 0
     assert declared(store) == [*both, ("dense", key(longest))]
     assert "digits, resnet8-8, dense, protocol " in capsys.readouterr().out
+    for protocol in load(store.root, "quick")["protocol"].unique():
+        assert (store.study("quick") / f"report-{protocol}" / "index.html").is_file()
 
 
 def test_another_network_and_another_seed_are_welcome(store, capsys):
