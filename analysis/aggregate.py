@@ -242,6 +242,29 @@ def search_cost(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> pd.Dat
     return table.assign(front=front)
 
 
+def noise(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> pd.DataFrame:
+    """What accuracies vary by: seeds beside the test set, points, a row per panel × line.
+
+    Columns: PANEL, label, strategy, accuracy (median), seed_sd (within each sparsity, pooled; NaN with one seed each),
+    test_se (binomial, at that accuracy; NaN where the test set's size is not known), images. The two are not added: the
+    test images are the same for all cells.
+    """
+    done = done_cells(frame)
+    done = done.assign(label=labels(done, setting))
+    rows = []
+    for _, line in done.groupby([*PANEL, "label"], dropna=False, sort=False):
+        head = line.iloc[0]
+        images = TEST_IMAGES.get(head["protocol"], TEST_IMAGES.get(head["dataset"], math.nan))
+        middle = float(line["test_accuracy"].median())
+        sd, _ = stats.pooled_sd([seeds.to_numpy() for _, seeds in line.groupby("sparsity_target")["test_accuracy"]])
+        rows.append(
+            head[[*PANEL, "label", "strategy"]].to_dict()
+            | {"accuracy": middle, "seed_sd": 100 * sd, "test_se": 100 * stats.binomial_se(middle, images)}
+            | {"images": images}
+        )
+    return pd.DataFrame(rows)
+
+
 def across_architectures(
     frame: pd.DataFrame, setting: Sequence[str] = SETTING, *, resamples: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:

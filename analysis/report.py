@@ -186,6 +186,8 @@ def made_tables(subject: Subject) -> list[Table]:
          aggregate.search_cost, tables.search_cost),
         ("win_tie_loss", "On how many sparsities the first is ahead / level / behind",
          aggregate.win_tie_loss, tables.win_tie_loss),
+        ("noise", "What accuracies vary by: seeds, and the test set, which is the same for all and so is not added",
+         aggregate.noise, tables.noise),
         ("across_architectures", "Change against the seed's dense network over architectures; bootstrap, no verdict",
          aggregate.across_architectures, tables.across_architectures),
         ("improvement", "Probability that one strategy's seed changes more than another's; bootstrap, no verdict",
@@ -193,7 +195,7 @@ def made_tables(subject: Subject) -> list[Table]:
     ]  # fmt: skip
     for a, b in compared(shown):
         caption = f"{a} minus {b} at each sparsity: descriptive; p adjusted after Benjamini and Hochberg"
-        difference = partial(_difference_intervals, a=a, b=b)
+        difference = partial(aggregate.difference_intervals, a=a, b=b)
         wanted.append((f"{a}_minus_{b}", caption, difference, tables.differences))
     for name, caption, compute, say in wanted:
         try:
@@ -203,10 +205,6 @@ def made_tables(subject: Subject) -> list[Table]:
         if len(numbers):
             made.append(Table(name=name, caption=caption, numbers=numbers, said=say(numbers)))
     return made
-
-
-def _difference_intervals(frame: pd.DataFrame, a: str, b: str, setting: Iterable[str]) -> pd.DataFrame:
-    return aggregate.difference_intervals(frame, a, b, list(setting))
 
 
 def _verdict_tables(verdicts: pd.DataFrame, at_equal_budget: pd.DataFrame) -> Iterator[Table]:

@@ -178,7 +178,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, flo
     return only_a, only_b, float(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
-def binomial_se(accuracy: float, images: int) -> float:
+def binomial_se(accuracy: float, images: float) -> float:
     """Standard error of an accuracy, a fraction, on so many test images drawn anew. Shown beside seed noise, not added.
 
     >>> round(binomial_se(0.9246, 10_000), 5)

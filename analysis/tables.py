@@ -128,6 +128,19 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def noise(table: pd.DataFrame) -> pd.DataFrame:
+    """aggregate.noise() as a table, a row per line."""
+    return pd.DataFrame(
+        {
+            "panel": _titles(table),
+            "strategy": table["label"],
+            "test accuracy, %": [f"{100 * accuracy:.1f}" for accuracy in table["accuracy"]],
+            "SD over seeds, points": ["one seed" if math.isnan(sd) else f"{sd:.2f}" for sd in table["seed_sd"]],
+            "SE of the test set, points": ["" if math.isnan(se) else f"{se:.2f}" for se in table["test_se"]],
+        }
+    )
+
+
 def across_architectures(table: pd.DataFrame) -> pd.DataFrame:
     """aggregate.across_architectures() as a table, a row per line and measure."""
     return pd.DataFrame(

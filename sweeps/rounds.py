@@ -40,7 +40,9 @@ def write(search: Search, folder: Path, rounds: Sequence[Round]) -> None:
 
 def warm_start(search: Search, store: Store) -> Round:
     """The points of a search's space that are done on all of its seeds already: same group, same val_examples."""
-    found = []
+    found: list[Trial] = []
+    if not all(store.done(search.dense_run(seed)) for seed in search.seeds):
+        return ()  # without a look at every point: a fine grid has 100,000
     for retraining, params in search.space.points.items():
         cells = [search.cell(retraining, seed) for seed in search.seeds]
         if all(store.done(cell) for cell in cells):

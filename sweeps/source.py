@@ -46,9 +46,10 @@ class GroupSearch:
         """How far the search is, and what it costs at most: a plan knows no more than the open round."""
         search, told = self.search, self.told
         done = sum(trial.number is not None for trial in told)
-        warm, most = len(told) - done, (self._trials - done) * len(search.seeds)
+        trials = max(done, self._trials)
+        warm, most = len(told) - done, (trials - done) * len(search.seeds)
         return (
-            f"{search.group.name}: {done} of {self._trials} trials done, {warm} points trained before; to come at most "
+            f"{search.group.name}: {done} of {trials} trials done, {warm} points trained before; to come at most "
             f"{most:,} retrainings of {search.space.budget:,} steps, and then {len(self._fresh)} fresh seeds"
         )
 
@@ -133,12 +134,17 @@ class Searches:
         """Ask for every group's open round, as far as its cells are not done."""
         for group in self._groups:
             group.begin(jobs)
-        while self.advance(jobs):
-            pass
+        self.advance(jobs)
 
     def advance(self, jobs: Jobs) -> bool:
-        """Tell the rounds that have ended, and ask for more; whether anything changed."""
-        return any(group.advance(jobs) for group in self._groups)
+        """Tell the rounds that have ended, and ask for more; whether anything changed.
+
+        A round whose cells are all done already ends at once: else the launch would end there, with nothing to train.
+        """
+        changed = False
+        while any([group.advance(jobs) for group in self._groups]):
+            changed = True
+        return changed
 
     def rows(self) -> list[Row]:
         return [row for group in self._groups for row in group.rows()]

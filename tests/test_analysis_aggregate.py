@@ -690,3 +690,20 @@ def test_masks_are_lines_of_their_own():
         "lr-rewinding (magnitude mask)": 0.9,
         "lr-rewinding (random mask)": 0.5,
     }
+
+
+def test_noise_against_plain_arithmetic():
+    frame = frame_of(
+        [dense(0.98), *(row(x) for x in (0.90, 0.94)), *(row(x, sparsity_target=0.8) for x in (0.5, 0.58))]
+    )
+    first, second = aggregate.noise(frame).to_dict("records")
+    assert (first["strategy"], first["accuracy"], first["images"]) == ("dense", 0.98, 360)
+    assert math.isnan(first["seed_sd"])
+    assert first["test_se"] == pytest.approx(100 * math.sqrt(0.98 * 0.02 / 360))
+    assert second["seed_sd"] == pytest.approx(100 * math.sqrt((2 * 0.02**2 + 2 * 0.04**2) / 2))
+    assert second["test_se"] == pytest.approx(100 * math.sqrt(0.74 * 0.26 / 360))
+
+
+def test_noise_on_a_test_set_of_unknown_size():
+    found = aggregate.noise(frame_of([row(0.9, dataset="mine@0123456789abcdef")]))
+    assert found["test_se"].isna().tolist() == [True]
