@@ -90,7 +90,8 @@ def test_a_missing_round(folder):
 
 
 def done(store, search, params, *accuracies):
-    for cell, accuracy in zip(search.cells(params), accuracies, strict=False):
+    dense = [search.dense_run(seed) for seed in search.seeds]
+    for cell, accuracy in zip((*dense, *search.cells(params)), (0.9,) * len(dense) + accuracies, strict=False):
         store.begin(cell)
         store.write_result(cell, {"val_accuracy": accuracy}, {})
 
@@ -116,3 +117,9 @@ def test_a_warm_start_takes_nothing_else(tmp_path, changes):
     store = Store(tmp_path)
     done(store, dataclasses.replace(SEARCH, **changes), {"weights_from": 80, "lr_from": 40}, 0.8, 0.9)
     assert rounds.warm_start(SEARCH, store) == ()
+
+
+def test_a_warm_start_without_dense_runs_looks_at_no_point(tmp_path, monkeypatch):
+    """A grid of every step has 160,801 points."""
+    monkeypatch.setattr(Space, "points", property(lambda space: pytest.fail("every point was made")))
+    assert rounds.warm_start(dataclasses.replace(SEARCH, space=space(grid=1)), Store(tmp_path)) == ()

@@ -151,6 +151,26 @@ def test_the_trials_are_raised_later(tmp_path):
     assert raised.rounds() == whole.rounds()
 
 
+def test_trials_lowered_below_what_is_done_leave_nothing_to_come(tmp_path):
+    Driven(tmp_path, trials=8).run()
+    said = Driven(tmp_path, trials=4).groups[0].outlook()
+    assert ": 8 of 8 trials done, 0 points trained before; to come at most 0 retrainings" in said
+
+
+def test_a_round_that_is_done_already_does_not_end_the_search(tmp_path):
+    """Rounds 2 and 3 are lost, and one result of round 2: when that is back, nothing of round 3 is to be trained."""
+    whole = Driven(tmp_path, trials=16)
+    whole.run()
+    rounds = whole.rounds()
+    for number in (2, 3, 4):
+        next(whole.folder.glob(f"search/*/round-000{number}.json")).unlink()
+    (whole.store.run(rounds["round-0002.json"]["trials"][0]["keys"][0]) / "result.json").unlink()
+    again = Driven(tmp_path, trials=16)
+    again.run()
+    assert len(again.trained) == 1
+    assert again.rounds() == rounds
+
+
 def test_the_same_search_under_another_name_trains_nothing_of_the_first(tmp_path):
     Driven(tmp_path).run()
     before = Driven(tmp_path).groups[0].told
