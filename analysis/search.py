@@ -485,6 +485,8 @@ def _gain_in_words(found: Outcome) -> str:
 
 
 def _held_in_words(found: Outcome) -> str:
+    if found.reference is None:
+        return "on fresh seeds: unknown too, without the best named strategy"
     if found.itself == found.reference:
         return f"no point was found that is ahead of {found.itself}: there is no gain to confirm"
     rows = found.table[(found.table["strategy"] == found.reference) & (found.table["n"] > 0)]

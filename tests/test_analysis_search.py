@@ -158,6 +158,13 @@ def test_nothing_on_fresh_seeds_yet(frame):
     assert "on fresh seeds: not trained yet" in text
 
 
+def test_no_named_strategy_is_finished(frame):
+    found = search.outcome(plane(), frame[frame["weights_from"] == "300"])
+    assert (found.reference, found.itself) == (None, None)
+    text = search.as_text(found)
+    assert "gain: unknown, no named strategy is finished on the search's seeds\non fresh seeds: unknown too" in text
+
+
 def test_a_named_strategy_is_the_best(frame):
     points = {point: values for point, values in POINTS.items() if point != (300, 100)}
     found = search.outcome(plane(points), frame)
