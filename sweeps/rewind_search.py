@@ -41,11 +41,13 @@ def declare(options: argparse.Namespace) -> study.Study:
         lower = max(1, options.trials // options.round_size) * options.round_size
         choices = f"choose {lower} or {lower + options.round_size}"
         raise ValueError(f"--trials must be whole rounds of {options.round_size}, got {options.trials}: {choices}")
+    if options.journal is not None and options.journal.is_dir():
+        raise ValueError(f"--journal must be a file, got the folder {options.journal}")
     if len(set(options.seeds)) == 1:
         print("warning: one seed: the best point may be best by that seed's luck alone", file=sys.stderr)
     store = Store(options.storage)
     folder = store.study(options.name)
-    fresh = tuple(options.fresh_seeds) if options.fresh_seeds is not None else _after(options.seeds)
+    fresh = _after(options.seeds) if options.fresh_seeds is None else tuple(dict.fromkeys(options.fresh_seeds))
     groups = [
         GroupSearch(search, store, rounds.folder_of(search, folder), options.trials, fresh, warm=options.warm_start)
         for search in found_searches

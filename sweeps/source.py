@@ -142,7 +142,7 @@ class Searches:
         A round whose cells are all done already ends at once: else the launch would end there, with nothing to train.
         """
         changed = False
-        while any([group.advance(jobs) for group in self._groups]):
+        while sum(group.advance(jobs) for group in self._groups):
             changed = True
         return changed
 

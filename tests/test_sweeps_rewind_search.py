@@ -50,6 +50,7 @@ def said(capsys, tmp_path, *arguments) -> str:
         (["--trials", "32"], "--trials must be whole rounds of 6, got 32: choose 30 or 36"),
         (["--trials", "2"], "--trials must be whole rounds of 6, got 2: choose 6 or 12"),
         (["--fresh-seeds", "2"], "fresh seeds must be none of the search's [0, 1, 2], got [2] among them"),
+        (["--journal", "/tmp"], "--journal must be a file, got the folder /tmp"),
         (["--groups", "digits/resnet8-8/0.9"], "a group must be DATASET/ARCHITECTURE/STRUCTURE/SPARSITY"),
         (["--groups", "digits/resnet8-8/unstructured/90"], "sparsity must be in [0, 1), got 90.0: is it a percentage?"),
         (["--scale", "2"], "scale must be in (0, 1], got 2.0"),
@@ -91,6 +92,12 @@ def test_the_plan_says_what_may_come(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "to come at most 90 retrainings of 400 steps, and then 5 fresh seeds" in err
     assert out.startswith("cells           21: 0 done, 21 missing\n")  # 3 dense runs, 6 points on 3 seeds
+
+
+def test_a_fresh_seed_named_twice_counts_once(tmp_path, capsys):
+    options = ["--storage", str(tmp_path / "s"), "--fresh-seeds", "7", "8", "7", "--dry-run"]
+    assert rewind_search.main(options) == 0
+    assert "and then 2 fresh seeds" in capsys.readouterr().err
 
 
 def test_a_search_that_was_stopped_in_its_first_round_has_nothing_to_show(tmp_path, capsys):
