@@ -36,7 +36,7 @@ def test_one_cell():
         ),
         (
             {"retraining": replace(CELL.retraining, gradual=(0, 100, 5))},
-            ["gradual of the retraining: none in A, 0, then 100, then 5 in B"],
+            ["gradual of the retraining: none in A, from step 0 to 100 every 5 in B"],
         ),
         ({"parent_step": 360}, ["parent step of the cycle: the last in A, step 360 of the dense run in B"]),
         ({"structure": "structured"}, ["structure of the cycle: unstructured in A, structured in B"]),

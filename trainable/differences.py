@@ -57,6 +57,8 @@ def _spelled(name: str, value: Any) -> str:
         return NONE[name]
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "gradual" and value:
+        return "from step {:,} to {:,} every {:,}".format(*value)
     if isinstance(value, tuple):
         return ", then ".join(f"{item:,}" for item in value) or "none"
     if isinstance(value, int):
