@@ -52,6 +52,17 @@ def test_cut_off_anywhere_and_gone_on(store, tmp_path, cell, digits, numerics, c
         assert left.result(cell)["provenance"]["resumed_at"] == [cut]
 
 
+@pytest.mark.parametrize("structure", ["unstructured", "structured"])
+def test_a_random_mask_is_the_one_of_pruning_at_once(store, tiny, digits, numerics, structure):
+    """Pruned bit by bit, no layer is preferred for the size of its channels."""
+    retraining = replace(strategies.fine_tuning(tiny, 30), gradual=(0, 29, 1))
+    cell = Cycle(dense=tiny, densities=(0.5,), retraining=retraining, structure=structure, mask="random")
+    at_once = replace(cell, retraining=strategies.fine_tuning(tiny, 30))
+    run(cell, store, digits, numerics)
+    found, expected = cycle.load(store, cell, 30, digits), cycle.start(at_once, store, digits, numerics)[0]
+    assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
+
+
 def test_records_have_the_density_reached(store, cell, digits, numerics):
     _, numbers = run(cell, store, digits, numerics)
     densities = [record["density"] for record in numbers["history"]]

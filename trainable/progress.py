@@ -158,7 +158,8 @@ class RunInProgress:
     def prune(self, density: float) -> None:
         """Narrow the masks, in gradual pruning: what they cut is 0 from here on."""
         assert isinstance(self.cell, Cycle)
-        now, chance = self.state(), generator(self.cell.seed, self.cell.iteration, "mask", self.step)
+        # The same chances each time: drawn anew, small channels, which fit sooner, would go before large ones.
+        now, chance = self.state(), generator(self.cell.seed, self.cell.iteration, "mask")
         self.masks = pruning.prune(now.prunable, self.masks, density, self.cell.structure, self.cell.mask, chance)
         state.restore(state.masked(now, self.masks), self.network.model, self.network.optimizer)
 
