@@ -220,11 +220,18 @@ def require_one_protocol(frame: pd.DataFrame) -> None:
     for (dataset, architecture), rows in frame.groupby(["dataset", "architecture"], sort=False):
         ways = rows.drop_duplicates("protocol")
         if len(ways) > 1:
-            listed = "; ".join(f"{w.protocol} ({w.protocol_name}, {w.dense_steps} steps)" for w in ways.itertuples())
+            listed = "; ".join(
+                f"{w.protocol} ({w.protocol_name}, {w.dense_steps} steps{_other_schedule(w)})"
+                for w in ways.itertuples()
+            )
             raise ValueError(
                 f"{architecture} on {dataset} was trained by {len(ways)} protocols: {listed}. "
                 "Compare one at a time (--protocol), or allow mixed protocols (--allow-mixed)"
             )
+
+
+def _other_schedule(row: Any) -> str:
+    return "" if pd.isna(row.dense_schedule) or row.dense_schedule == "step" else f", {row.dense_schedule} schedule"
 
 
 @dataclass(frozen=True, kw_only=True)

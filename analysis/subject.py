@@ -109,7 +109,9 @@ def of_study(
     if look:
         _require_verdicts(frame, margin, allow_mixed)
     return Subject(
-        title=study if protocol is None else f"{study}, protocol {protocol}",
+        title=study
+        if protocol is None
+        else f"{study}, {frame['dense_schedule'].iloc[0]} schedule, protocol {protocol}",
         frame=frame,
         shown=frame,
         looks=looks.take(storage, study, frame) if look else {},

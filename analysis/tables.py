@@ -193,7 +193,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 def headlines(table: pd.DataFrame) -> str:
     """claims.evaluate() for a terminal: a line per claim and scope that it is about, its parts left out."""
     chosen = table[claims.whole(table) & table["about"]]
-    lines = verdicts(chosen)[["claim", "verdict", "effect, points", "bounds", "p", "n", "scope"]]
+    setting = ["setting"] if (chosen["setting"] != "").any() else []
+    lines = verdicts(chosen)[["claim", "verdict", "effect, points", "bounds", "p", "n", "scope", *setting]]
     return f"verdicts\n{lines.to_string(index=False, justify='left')}"
 
 

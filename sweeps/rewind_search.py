@@ -24,6 +24,8 @@ from trainable.store import Store
 
 VAL_EXAMPLES = {"digits": 200, "cifar10": 5_000, "cifar100": 5_000}
 """Training images held out unless told."""
+MOST_POINTS = 60
+"""Rewind points that a grid may have unless it is given: a dense run keeps a State at each."""
 FRESH_SEEDS = 5
 """Seeds that judge the best point, unless told: those after the search's own."""
 
@@ -188,8 +190,17 @@ def _protocol_name(search: Search, scale: float) -> str:
 
 
 def _tenth(steps: int) -> int:
-    """The greatest divisor of T that is at most a tenth of it, so that there are ten rewind points or more."""
-    return max(n for n in range(1, max(1, steps // 10) + 1) if steps % n == 0)
+    """The greatest divisor of T that is at most a tenth of it, so that there are ten rewind points or more.
+
+    Raises ValueError when that makes more than MOST_POINTS.
+    """
+    grid = max(n for n in range(1, max(1, steps // 10) + 1) if steps % n == 0)
+    if (points := steps // grid + 1) > MOST_POINTS:
+        raise ValueError(
+            f"T = {steps} steps has no divisor near its tenth ({grid} makes {points} rewind points): give --grid, or "
+            "a --scale that divides better"
+        )
+    return grid
 
 
 def _after(seeds: list[int]) -> tuple[int, ...]:

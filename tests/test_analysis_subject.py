@@ -77,6 +77,6 @@ def test_one_protocol_of_several(tmp_path):
     write(store.study("two") / "cells.json", json.dumps(rows).encode())
     digest = rows[1]["protocol"]
     chosen = subject.of_study(store.root, "two", protocol=digest, look=False)
-    assert (chosen.title, list(chosen.frame["dense_steps"])) == (f"two, protocol {digest}", [420])
+    assert (chosen.title, list(chosen.frame["dense_steps"])) == (f"two, step schedule, protocol {digest}", [420])
     with pytest.raises(ValueError, match=f"no row has protocol 'x': the study has {rows[0]['protocol']}, {digest}"):
         subject.of_study(store.root, "two", protocol="x", look=False)

@@ -44,6 +44,7 @@ def said(capsys, tmp_path, *arguments) -> str:
             "val_examples must be above 0: the search maximises validation accuracy, since a point",
         ),
         (["--grid", "30"], "the grid must divide T = 400 steps, got 30: choose 16, 20, 25, 40"),
+        (["--scale", "0.9925"], "T = 397 steps has no divisor near its tenth (1 makes 398 rewind points): give --grid"),
         (["--between", "0", "500"], "rewind points k must be within 0 … T = 400 steps, got 0 … 500"),
         (["--between", "50", "70"], "the space has no point: no multiple of the grid 40 is within 50 … 70"),
         (["--budget", "410"], "the budget must be a multiple of the grid 40 within 40 … T = 400 steps"),
