@@ -410,8 +410,8 @@ def _variants(part: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, t
     if "budget" not in part.match and not {"dense"} & {part.a, part.b}:
         equal = [(x, y) for x, y in ways if set(x["budget"]) == set(y["budget"])]
         ways = equal or ways
-    momenta = len({*a["momentum"].dropna(), *b["momentum"].dropna()}) > 1
-    return {"" if len(ways) == 1 else _setting_name(x, y, momenta=momenta): (x, y) for x, y in ways}
+    differing = [name for name in ("shape", "momentum") if len({*a[name].dropna(), *b[name].dropna()}) > 1]
+    return {"" if len(ways) == 1 else _setting_name(x, y, differing): (x, y) for x, y in ways}
 
 
 def _by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -423,8 +423,8 @@ def _by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in rows.groupby(SETTING, dropna=False, sort=True)]
 
 
-def _setting_name(a: pd.DataFrame, b: pd.DataFrame, *, momenta: bool) -> str:
-    """58,594 steps; with the rewind points, momenta and both budgets where they differ. Of pruned sides alone."""
+def _setting_name(a: pd.DataFrame, b: pd.DataFrame, differing: list[str]) -> str:
+    """58,594 steps; with rewind points, shapes, momenta and both budgets where they differ. Of pruned sides alone."""
     pruned = [side for side in (a, b) if side["strategy"].iloc[0] not in UNPRUNED]
     budgets, sources = [[side[column].iloc[0] for side in pruned] for column in ("budget", "weights_from")]
     steps = " against ".join(f"{budget:,} steps" for budget in dict.fromkeys(budgets))
@@ -432,8 +432,9 @@ def _setting_name(a: pd.DataFrame, b: pd.DataFrame, *, momenta: bool) -> str:
                for source, side in zip(sources, pruned, strict=True)]  # fmt: skip
     if not all(implied):
         steps += f", weights from {' and '.join(str(s) for s in sources if not pd.isna(s))}"
-    if momenta:
-        steps += f", {' against '.join(dict.fromkeys(str(side['momentum'].iloc[0]) for side in pruned))} momentum"
+    for name in differing:
+        values = " against ".join(dict.fromkeys(str(side[name].iloc[0]) for side in pruned))
+        steps += f", {values}{' momentum' if name == 'momentum' else ''}"
     return steps
 
 

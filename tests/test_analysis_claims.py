@@ -460,6 +460,21 @@ def test_no_setting_is_lost_where_only_the_momentum_differs():
     assert sum("fresh against" in name or "against fresh" in name for name in found["setting"]) == 2
 
 
+def test_no_setting_is_lost_where_only_the_shape_differs():
+    """Fine-tuning under two schedules of its own: rewinding is compared with each."""
+    claim = BY_NUMBER["3b"]
+    frame = about(claim, SUPPORTS).assign(shape="replay")
+    other = frame[frame["strategy"] == "lr-rewinding"]
+    other = other.assign(shape="constant(peak 0.001, warm-up 0)", key="constant " + other["key"])
+    other = other.assign(test_accuracy=other["test_accuracy"] - 0.1)
+    found = verdicts(claim, pd.concat([frame, other], ignore_index=True))
+    both = "replay against constant(peak 0.001, warm-up 0)"
+    assert dict(zip(found["setting"], found["effect"].round(3), strict=True)) == {
+        "400 steps, replay": 0.05,
+        f"400 steps, {both}": 0.15,
+    }
+
+
 def test_a_chains_first_cycle_is_not_compared_with_itself():
     """One key under two schedules: claim 4 has no pair in it."""
     claim = BY_NUMBER["4"]
