@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import time
 from collections.abc import Iterable
@@ -16,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import fs
+
+from analysis.files import write
 
 CLAIM_SECONDS = 120
 """A claim younger than this means that somebody trains the run."""
@@ -152,9 +153,7 @@ def save(frame: pd.DataFrame, folder: Path) -> None:
     frame.to_parquet(contents["results.parquet"], index=False)
     frame.to_csv(contents["results.csv"], index=False)
     for name, content in contents.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(folder / name)
+        write(folder / name, content.getvalue())
 
 
 def filesystem(storage: str | Path) -> tuple[fs.FileSystem, str]:

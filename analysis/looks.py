@@ -5,12 +5,12 @@ stricter level (stats.level), so that what was declared at each look is written 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.files import write
 from analysis.load import filesystem, is_remote, read_json
 
 Network = tuple[str, str]
@@ -36,7 +36,7 @@ def take(storage: str | Path, study: str, frame: pd.DataFrame) -> dict[Network, 
         ) from error
     looks = _extended(noted, frame)
     if looks != noted and not is_remote(storage):
-        _write(Path(storage) / path, looks)
+        write(Path(storage) / path, (json.dumps(looks, sort_keys=True) + "\n").encode())
     networks = frame[["dataset", "architecture"]].drop_duplicates().itertuples(index=False, name=None)
     return {network: max(0, len(looks.get("/".join(network), [])) - 1) for network in networks}
 
@@ -60,9 +60,3 @@ def _extended(noted: Declared, frame: pd.DataFrame) -> Declared:
         if not declared <= known:
             looks[network] = [*before, sorted(declared | known)]
     return looks
-
-
-def _write(path: Path, looks: Declared) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(looks, sort_keys=True) + "\n")
-    temporary.replace(path)

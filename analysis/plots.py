@@ -6,7 +6,6 @@ functions draw one thing on one axes and return it.
 
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis import aggregate
+from analysis import aggregate, files
 from analysis.aggregate import PANEL, SCENARIO, SETTING, title
 
 LOOKS = {
@@ -314,13 +313,11 @@ def save(figure: Figure, path: Path) -> None:
         "svg": partial(FigureCanvasSVG(figure).print_svg, metadata={"Date": None}),
         "pdf": partial(FigureCanvasPdf(figure).print_pdf, metadata={"CreationDate": None}),
     }
-    for suffix, write in formats.items():
+    for suffix, draw in formats.items():
         content = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "rewind-sweeps"}):
-            write(content)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(path.with_name(f"{path.name}.{suffix}"))
+            draw(content)
+        files.write(path.with_name(f"{path.name}.{suffix}"), content.getvalue())
 
 
 def _accuracy_against(

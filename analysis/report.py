@@ -1,7 +1,6 @@
 """The report of a subject: a page that needs neither network nor script, its figures and its tables, in one folder."""
 
 import base64
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import pandas as pd
 
 from analysis import aggregate, claims, methods, plots, published, tables
 from analysis.claims import ALL_PARTS, CLAIMS
+from analysis.files import write as write_file
 from analysis.mikler2021 import load_published
 from analysis.subject import Subject
 
@@ -100,7 +100,7 @@ def write(subject: Subject, out: str | Path) -> Path:
         "long": LONG,
     }
     path = out / "index.html"
-    _replace(path, _template().render(page))
+    write_file(path, _template().render(page).encode())
     return path
 
 
@@ -301,13 +301,6 @@ def save_tables(made: Iterable[Table], folder: Path) -> None:
     """Write each as CSV (its numbers), Markdown and LaTeX (as people read it)."""
     folder.mkdir(parents=True, exist_ok=True)
     for table in made:
-        _replace(folder / f"{table.name}.csv", table.numbers.to_csv(index=False))
-        _replace(folder / f"{table.name}.md", tables.markdown(table.said) + "\n")
-        _replace(folder / f"{table.name}.tex", tables.latex(table.said) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+        write_file(folder / f"{table.name}.csv", table.numbers.to_csv(index=False).encode())
+        write_file(folder / f"{table.name}.md", (tables.markdown(table.said) + "\n").encode())
+        write_file(folder / f"{table.name}.tex", (tables.latex(table.said) + "\n").encode())
