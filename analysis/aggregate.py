@@ -45,6 +45,11 @@ few seeds: their own coverage depends on the truth (0.67–0.97 at one half, 3 p
 """
 
 
+def test_images(frame: pd.DataFrame) -> pd.Series:
+    """Each row's number of test images: its protocol's, else its data set's; NaN where neither is known."""
+    return frame["protocol"].map(TEST_IMAGES).fillna(frame["dataset"].map(TEST_IMAGES)).astype(float)
+
+
 def done_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """The finished rows. Raises ValueError when there is none: there is nothing to show."""
     done = frame[frame["status"] == "done"]
@@ -254,7 +259,7 @@ def noise(frame: pd.DataFrame, setting: Sequence[str] = SETTING) -> pd.DataFrame
     rows = []
     for _, line in done.groupby([*PANEL, "label"], dropna=False, sort=False):
         head = line.iloc[0]
-        images = TEST_IMAGES.get(head["protocol"], TEST_IMAGES.get(head["dataset"], math.nan))
+        images = float(test_images(line).iloc[0])
         middle = float(line["test_accuracy"].median())
         sd, _ = stats.pooled_sd([seeds.to_numpy() for _, seeds in line.groupby("sparsity_target")["test_accuracy"]])
         rows.append(
@@ -424,7 +429,7 @@ def _outcomes(done: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     opponents = _opponents(done, a, b)
     samples = list(_samples(done, opponents))
     difference = np.array([x.mean() - (0 if y is None else y.mean()) for x, y in samples])
-    images = opponents["protocol"].map(TEST_IMAGES).fillna(opponents["dataset"].map(TEST_IMAGES)).astype(float)
+    images = test_images(opponents)
     tie = (np.abs(difference) < 1e-9) | (np.abs(difference) < 200 / images - 1e-9)
     return opponents[[*PANEL, "sparsity_target"]].assign(
         a=a,

@@ -165,13 +165,10 @@ def evaluate(
     Raises ValueError for a frame that analysis.load.check refuses, a margin that the test set cannot resolve, or two
     protocols of one network.
     """
-    check(frame)
-    frame = frame[frame["mask"].isna() | (frame["mask"] == "magnitude")]
     if not (claims := list(claims)):
         raise ValueError("no claim is given: analysis.claims.CLAIMS has the papers'")
-    require_margin(frame, margin)
-    if not allow_mixed:
-        require_one_protocol(frame)
+    require_comparable(frame, margin, allow_mixed)
+    frame = frame[frame["mask"].isna() | (frame["mask"] == "magnitude")]
     cells = frame[NEEDED].assign(
         network=frame["dataset"] + "/" + frame["architecture"],
         point=frame["sparsity_target"].round(3),
@@ -202,6 +199,14 @@ def smallest_margin(images: int) -> float:
 def margin_for(frame: pd.DataFrame) -> float:
     """The usual margin, or the smallest one that the frame's data sets allow."""
     return max([MARGIN, *(smallest_margin(TEST_IMAGES[name]) for name in _data_sets(frame))])
+
+
+def require_comparable(frame: pd.DataFrame, margin: float, allow_mixed: bool = False) -> None:
+    """Raise ValueError for a frame of which evaluate() can give no verdict."""
+    check(frame)
+    require_margin(frame, margin)
+    if not allow_mixed:
+        require_one_protocol(frame)
 
 
 def require_margin(frame: pd.DataFrame, margin: float) -> None:

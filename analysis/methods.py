@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.aggregate import TEST_IMAGES
+from analysis.aggregate import test_images
 
 STRUCTURES = {
     "unstructured": "single weights, ranked by magnitude over all layers together",
@@ -36,7 +36,7 @@ def _of_network(rows: pd.DataFrame, cells: Mapping[str, Mapping[str, Any]]) -> I
     first = rows.iloc[0]
     seeds = rows["seed"].nunique()
     yield (
-        f"{first['architecture']} on {first['dataset']}{_images(first)}, {seeds} seed{'s' if seeds != 1 else ''}: "
+        f"{first['architecture']} on {first['dataset']}{_images(rows)}, {seeds} seed{'s' if seeds != 1 else ''}: "
         f"dense runs of {first['dense_steps']:,} steps of {first['batch_size']} images{_schedule(first)}"
         f"{_recipe(next((cells[key] for key in rows['key'] if key in cells), {}))}; protocol {first['protocol_name']}"
         f"{'' if pd.isna(first['precision']) else ', precision ' + first['precision']}."
@@ -56,9 +56,9 @@ def _of_network(rows: pd.DataFrame, cells: Mapping[str, Mapping[str, Any]]) -> I
     yield "Accuracies are on the test set after the last step, never the best over steps."
 
 
-def _images(first: pd.Series) -> str:
-    images = TEST_IMAGES.get(first["protocol"], TEST_IMAGES.get(first["dataset"]))
-    return "" if images is None else f" ({images:,} test images)"
+def _images(rows: pd.DataFrame) -> str:
+    images = test_images(rows).iloc[0]
+    return "" if pd.isna(images) else f" ({images:,.0f} test images)"
 
 
 def _schedule(first: pd.Series) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import aggregate, claims, looks, renda2020
 from analysis.aggregate import SETTING
-from analysis.load import check, declared, histories, load
+from analysis.load import declared, histories, load
 
 RENDA2020_FILES = ("renda2020_pruned.csv", "renda2020_dense.csv")
 RENDA2020_NOTES = (
@@ -91,6 +91,7 @@ def of_study(
     storage: str | Path,
     study: str,
     *,
+    frame: pd.DataFrame | None = None,
     protocol: str | None = None,
     margin: float | None = None,
     allow_mixed: bool = False,
@@ -98,16 +99,17 @@ def of_study(
 ) -> Subject:
     """A study of a storage. look: note that its verdicts are looked at (analysis.looks).
 
-    protocol: of the rows to take, as the column has it; None: all rows. margin: fraction; None: claims.margin_for().
-    Raises as analysis.load.load() and analysis.looks.take() do, for a protocol that no row has, and where there can be
-    no verdict, before a look is noted.
+    frame: its table, where it is loaded already. protocol: of the rows to take, as the column has it; None: all rows.
+    margin: fraction; None: claims.margin_for(). Raises as analysis.load.load() and analysis.looks.take() do, for a
+    protocol that no row has, and where there can be no verdict, before a look is noted.
     """
-    frame = load(storage, study)
+    frame = load(storage, study) if frame is None else frame
     if protocol is not None:
         frame = _of_protocol(frame, protocol)
     margin = claims.margin_for(frame) if margin is None else margin
     if look:
-        _require_verdicts(frame, margin, allow_mixed)
+        aggregate.done_cells(frame)
+        claims.require_comparable(frame, margin, allow_mixed)
     return Subject(
         title=study
         if protocol is None
@@ -127,14 +129,6 @@ def _of_protocol(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
     if rows.empty:
         raise ValueError(f"no row has protocol {protocol!r}: the study has {', '.join(frame['protocol'].unique())}")
     return rows.reset_index(drop=True)
-
-
-def _require_verdicts(frame: pd.DataFrame, margin: float, allow_mixed: bool) -> None:
-    aggregate.done_cells(frame)
-    check(frame)
-    claims.require_margin(frame, margin)
-    if not allow_mixed:
-        claims.require_one_protocol(frame)
 
 
 def of_renda2020(folder: str | Path, *, margin: float | None = None) -> Subject:

@@ -11,8 +11,6 @@ import pandas as pd
 
 from analysis import claims
 from analysis.aggregate import PANEL, scenario_title, title
-from analysis.aggregate import SETTING as SETTING
-from analysis.aggregate import accuracy as accuracy
 
 LATEX = {
     **{character: rf"\{character}" for character in "&%$#_{}"},

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 import sweeps.plan as plan
-from analysis import plots, report, tables
+from analysis import aggregate, plots, report, tables
 from analysis.load import load, save
 from analysis.subject import of_study
 from sweeps.jobs import Jobs
@@ -149,7 +149,7 @@ def run(study: Study, options: argparse.Namespace) -> int:
         study.source.show(frame)
     elif (frame["status"] == "done").any():
         plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
-        print(tables.as_text(tables.accuracy(frame)))
+        print(tables.as_text(aggregate.accuracy(frame)))
         _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
         _report(store, study.name, frame)
     _say(f"table: {folder / 'results.parquet'} and .csv")
@@ -178,7 +178,7 @@ def _report(store: Store, name: str, frame: pd.DataFrame) -> None:
     several = frame.groupby(["dataset", "architecture"])["protocol"].nunique().max() > 1
     for protocol in frame["protocol"].unique() if several else [None]:
         try:
-            subject = of_study(store.root, name, protocol=protocol)
+            subject = of_study(store.root, name, frame=frame, protocol=protocol)
             print(f"\n{'' if protocol is None else f'protocol {protocol}: '}{tables.headlines(subject.verdicts())}")
             out = store.study(name) / ("report" if protocol is None else f"report-{protocol}")
             _say(f"report: {report.write(subject, out)}")

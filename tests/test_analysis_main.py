@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis import __main__ as command
-from analysis import report, tables
+from analysis import aggregate, report
 from analysis.load import load
 from trainable import recipes, strategies
 from trainable.columns import columns
@@ -79,7 +79,7 @@ def test_json(store, capsys):
     finish(store, HALF, 0.5)
     assert command.main(["table", str(store.root), "quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    expected = tables.accuracy(load(store.root, "quick"))
+    expected = aggregate.accuracy(load(store.root, "quick"))
     assert [list(row) for row in rows] == [list(expected.columns)] * 2
     assert [(row["strategy"], row["median"], row["n"]) for row in rows] == [
         ("dense", 0.975, 1),

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import metadata
 
-from analysis import tables
+from analysis import aggregate, tables
 from analysis.load import SCHEMA, load
 from analysis.subject import of_study
 from sweeps import quick_study
@@ -174,7 +174,7 @@ def test_what_is_printed(studied):
     """Table and verdicts on stdout and nothing else; the plan first, progress and the way to TensorBoard on stderr."""
     folder, done = studied
     subject = of_study(folder / "storage", "quick", look=False)
-    table, verdicts = tables.as_text(tables.accuracy(subject.frame)), tables.headlines(subject.verdicts())
+    table, verdicts = tables.as_text(aggregate.accuracy(subject.frame)), tables.headlines(subject.verdicts())
     assert done.stdout == f"{table}\n\n{verdicts}\n"
     assert done.stderr.startswith("cells           7: 0 done, 7 missing\n")
     assert f"tensorboard --logdir {folder / 'storage/studies/quick/tensorboard'}" in done.stderr
