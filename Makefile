@@ -1,9 +1,9 @@
-# make study | test | test-slow | lint: each sets up .venv first, when it is missing or out of date.
+# make study | test | test-slow | test-cluster | lint: each sets up .venv first, when it is missing or out of date.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-slow lint setup clean
+.PHONY: study test test-slow test-cluster lint setup clean
 
 study: setup
 	$(BIN)/python -m sweeps.quick_study
@@ -13,6 +13,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not cluster"
+
+# -rs: what was skipped, and why.
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster -rs
 
 lint: setup
 	$(BIN)/ruff format --check .
