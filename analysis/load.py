@@ -76,11 +76,12 @@ SCHEMA = {
 """The columns of a study's table and their pandas types."""
 
 
-def load(storage: str | Path, study: str) -> pd.DataFrame:
+def load(storage: str | Path, study: str, *, finished: dict[str, dict[str, Any]] | None = None) -> pd.DataFrame:
     """A study's table, in the order in which its cells were declared; accuracies are those of the last step.
 
     storage: a local folder, or s3://bucket/prefix (endpoint, region and credentials from the usual AWS_… variables);
     of a remote one the study's results.parquet is taken when it has exactly the study's cells, all of them done.
+    finished: what finished runs add to the table, by key; it is filled, for who loads a growing study again and again.
     A run whose files are damaged is a failed row that says so. Raises ValueError when there is no such storage or study
     (the message says which there are), OSError when a remote storage does not answer.
     """
@@ -88,9 +89,15 @@ def load(storage: str | Path, study: str) -> pd.DataFrame:
     cells = declared(storage, study)
     if is_remote(storage) and (finished := _finished(files, study, cells)) is not None:
         return finished
+    finished = {} if finished is None else finished
     keys = dict.fromkeys(key for row in cells for key in (row["key"], row["unit"]))
+    begun = _begun(files) if is_remote(storage) else keys.keys()  # one answer instead of three a run
+    unread = [key for key in keys if key in begun and key not in finished]
     with ThreadPoolExecutor(READERS) as pool:
-        runs = dict(zip(keys, pool.map(partial(_outcome, files, name), keys), strict=True))
+        read = dict(zip(unread, pool.map(partial(_outcome, files, name), unread), strict=True))
+    finished |= {key: outcome for key, outcome in read.items() if outcome["status"] == "done"}
+    missing = {"status": "missing"}
+    runs = {key: finished.get(key) or read.get(key, missing) for key in keys}
     rows = [_row(row, runs[row["key"]], runs[row["unit"]]) for row in cells]
     return pd.DataFrame(rows, columns=list(SCHEMA)).astype(SCHEMA)
 
@@ -192,6 +199,11 @@ def read_json(files: fs.FileSystem, path: str) -> Any:
         return json.loads(content) if (content := _read(files, path)) is not None else None
     except ValueError:
         return json.loads(content) if (content := _read(files, path)) is not None else None
+
+
+def _begun(files: fs.FileSystem) -> set[str]:
+    """The keys of all runs that have anything."""
+    return {Path(run.path).name for run in files.get_file_info(fs.FileSelector("runs", allow_not_found=True))}
 
 
 def _studies(files: fs.FileSystem) -> list[str]:

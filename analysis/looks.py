@@ -22,9 +22,8 @@ Declared = dict[str, list[list[int]]]
 def take(storage: str | Path, study: str, frame: pd.DataFrame) -> dict[Network, int]:
     """Note the seeds that a study declares now, and return each network's look: 0, then 1 more with every extension.
 
-    Kept in studies/<study>/looks.json, which is written only when something new is declared. A remote storage is read
-    and never written: an extension since the last note counts, and is not remembered. Raises ValueError when the file
-    is damaged, OSError when it cannot be written.
+    Kept in studies/<study>/looks.json, which is written only when something new is declared. Raises ValueError when
+    the file is damaged, OSError when it cannot be written.
     """
     files, name = filesystem(storage)
     path = f"studies/{study}/looks.json"
@@ -35,8 +34,13 @@ def take(storage: str | Path, study: str, frame: pd.DataFrame) -> dict[Network, 
             f"{name}/{path} is damaged ({error}): restore it; deleting it forgets how often the study was looked at"
         ) from error
     looks = _extended(noted, frame)
-    if looks != noted and not is_remote(storage):
-        write(Path(storage) / path, (json.dumps(looks, sort_keys=True) + "\n").encode())
+    if looks != noted:
+        content = (json.dumps(looks, sort_keys=True) + "\n").encode()
+        if is_remote(storage):
+            with files.open_output_stream(path) as file:
+                file.write(content)
+        else:
+            write(Path(storage) / path, content)
     networks = frame[["dataset", "architecture"]].drop_duplicates().itertuples(index=False, name=None)
     return {network: max(0, len(looks.get("/".join(network), [])) - 1) for network in networks}
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
+from fnmatch import fnmatch
 
-from sweeps import full_study, quick_study, rewind_search
+from sweeps import full_study, quick_study, rewind_search, watch
 from sweeps.retention import Retention, declared
 from trainable import claims
-from trainable.arguments import Parser
+from trainable.arguments import Parser, positive
 from trainable.columns import run_name, schedule_of
 from trainable.config import key as key_of
 from trainable.config import lineage
@@ -30,23 +31,37 @@ def main(argv: list[str] | None = None) -> int:
     drop = commands.add_parser("forget", help="remove a run that is damaged or unwanted")
     drop.add_argument("storage", metavar="STORAGE")
     drop.add_argument("key", metavar="KEY", help="the run's key, or the beginning of it")
+    shown = commands.add_parser("tensorboard", help="show a study, wherever its storage is, while it runs or later")
+    shown.add_argument("storage", metavar="STORAGE")
+    shown.add_argument("study", metavar="STUDY")
+    shown.add_argument("--host", default="localhost", help="that it listens on (default: localhost)")
+    shown.add_argument("--port", type=positive, default=6006, help="(default: 6006)")
     options = parser.parse_args(arguments)
     try:
         store = _existing(options.storage)
         if options.command == "gc":
             return gc(store, dry_run=options.dry_run)
-        return forget(store, options.key)
+        if options.command == "forget":
+            return forget(store, options.key)
+        return watch.show(store, options.study, host=options.host, port=options.port)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"storage error: {error}", file=sys.stderr)
+        return 3
 
 
 def gc(store: Store, *, dry_run: bool) -> int:
     """Remove the States of inner cycles whose readers are all done, and what writers that were killed left behind."""
     retention = Retention(store, ())
     paths = [path for cycle in retention.cycles.values() for path in retention.removable(cycle)]
-    paths += [path for path in store.root.glob("runs/*/resume.safetensors") if (path.parent / "result.json").exists()]
-    paths += [path for path in store.root.glob("runs/*/.*.tmp") if not claims.held(path.parent)]
+    for run_key, found in store.look(store.run_keys()).items():
+        folder = store.run(run_key)
+        if found.done and found.resumable:
+            paths.append(folder / "resume.safetensors")
+        if torn := [name for name in found if fnmatch(name, ".*.tmp")]:
+            paths += [] if claims.held(folder) else [folder / name for name in torn]
     size = 0
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # a running study may be quicker
@@ -60,16 +75,16 @@ def gc(store: Store, *, dry_run: bool) -> int:
 
 def forget(store: Store, beginning: str) -> int:
     """Remove a run; says which cells stand on it. Raises ValueError for no such run, or one that is trained now."""
-    found = sorted(path for path in store.root.glob("runs/*") if beginning and path.name.startswith(beginning))
+    found = [run_key for run_key in store.run_keys() if beginning and run_key.startswith(beginning)]
     if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5])
+        names = ", ".join(found[:5])
         raise ValueError(f"{len(found)} runs of {store.root} begin with {beginning!r}{': ' if names else ''}{names}")
-    run_key = found[0].name
-    if claims.held(found[0]):
+    run_key = found[0]
+    if claims.held(store.run(run_key)):
         raise ValueError(f"run {run_key} is being trained: stop its study first")
     standing = [cell for cell in declared(store) if run_key in map(key_of, lineage(cell)[:-1])]
     store.forget(run_key)
-    print(f"forgotten: {found[0]}")
+    print(f"forgotten: {store.run(run_key)}")
     for cell in standing:
         state = (
             "done, and stays as it is" if store.done(cell) else "not done: the next launch trains this run again for it"
@@ -80,7 +95,7 @@ def forget(store: Store, beginning: str) -> int:
 
 def _existing(storage: str) -> Store:
     store = Store(storage)
-    if not (store.root / "runs").is_dir():
+    if not store.run_keys() and not store.declarations():
         raise ValueError(f"there is no storage at {store.root}")
     return store
 

@@ -64,10 +64,10 @@ class Jobs:
                     new.append(run_key)
                     for run, step in states_read(member):
                         self._keep.setdefault(key(run), set()).add(step)
-        for run_key in new:
-            if self._store.done(self.cells[run_key]):
+        for run_key, found in self._store.look(new).items():
+            if found.done:
                 self.done.add(run_key)
-                self._kept[run_key] = frozenset(self._store.kept_steps(self.cells[run_key]))
+                self._kept[run_key] = frozenset(found.kept_steps)
         for _, cell in rows:
             self._lengthen(cell)
         for run_key in new:

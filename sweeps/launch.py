@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,19 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pandas as pd
 import ray
 from ray import tune
-from ray._private.resource_and_label_spec import ResourceAndLabelSpec
-from ray._private.services import canonicalize_bootstrap_address
 from ray.tune.logger import JsonLoggerCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps import machines
 from sweeps.jobs import Job, Jobs
 from sweeps.live import Display
+from sweeps.machines import Machines
 from sweeps.retention import Retention
 from sweeps.searcher import JobSearcher, Stop
-from trainable import claims
+from trainable import claims, datasets, preflight
 from trainable.columns import columns, schedule_of
-from trainable.config import describe, key
+from trainable.config import Cell, dense_run, describe, key
+from trainable.datasets import Dataset
 from trainable.events import Events
 from trainable.store import Store
 from trainable.tune import CellTrainable, Launch, cell_of, resources
@@ -60,10 +62,21 @@ HPARAMS = (
 """Columns of TensorBoard's HParams, the same for every trial."""
 
 
+MOST_TRIALS = 10_000
+"""That Tune may hold waiting: the searcher knows how many there should be."""
+
+
+def where() -> str:
+    """Says where a launch would run."""
+    address = machines.cluster_address()
+    return "on this machine" if address is None else f"on the Ray cluster at {address}"
+
+
 def train(
     study: str,
     jobs: Jobs,
     store: Store,
+    data: Mapping[str, Dataset],
     options: argparse.Namespace,
     declare: Callable[[], None],
     write_table: Callable[[], pd.DataFrame],
@@ -71,43 +84,61 @@ def train(
 ) -> tuple[Stop, tune.ResultGrid]:
     """Run the jobs, each as one trial; why it ended early, if it did, and Tune's own account of its trials.
 
-    declare: writes down what the study is, once it is known that the cluster can run it. write_table: writes the
-    study's table as it is, and returns it; called now and then. grow: adds the jobs that a search asks for by now.
-    Raises ValueError when a cell fits no machine: before Ray starts, if it would start on this one.
+    data: the data sets, by name. declare: writes down what the study is, once it is known that the cluster can run it.
+    write_table: writes the study's table as it is, and returns it; called now and then. grow: adds the jobs that a
+    search asks for by now. Raises ValueError when a cell fits no machine (before Ray starts, if it would start on this
+    one), and when a machine lacks what the driver has.
     """
-    launch = Launch(
-        storage=str(store.root),
-        data_root=str(Path(options.data_root).absolute()),
-        study=study,
-        threads=options.threads,
-        gpus_per_trial=options.gpus_per_trial,
-        compile=options.compile,
-        resume_every=options.resume_every,
-        retries=options.retries,
-        id=secrets.token_hex(8),
-    )
-    # Without a cluster to join, Ray starts here, with what this finds.
-    if canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]
-        _slots(jobs, launch, [ResourceAndLabelSpec().resolve(is_head=True).to_resource_dict()])
+    here = machines.cluster_address() is None
+    if here:
+        _places(jobs, options, machines.this_machine())
+    elif not store.remote and "runtime_resources" in Path(str(store.root)).parts:
+        raise ValueError(f"storage {store.root} lies in a copy that Ray removes: give an absolute path, or s3://…")
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    driver = preflight.begin(store)
     try:
-        slots, gpus = _slots(jobs, launch, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        found = machines.of_cluster() if here else machines.wait_for_one()
+        slots, gpus = _places(jobs, options, found)
+        if not here or store.remote:
+            for name, dataset in data.items():
+                datasets.provide(name, dataset, store.datasets)
+        if not here:
+            _check_machines(store, driver)
+        launch = Launch(
+            storage=str(store.root),
+            data_root=str(Path(options.data_root).absolute()),
+            study=study,
+            threads=options.threads,
+            compile=options.compile,
+            resume_every=options.resume_every,
+            retries=options.retries,
+            id=secrets.token_hex(8),
+            driver=driver,
+            data={name: dataset.digest for name, dataset in data.items()},
+        )
         declare()
-        print(f"{slots} trials at a time; tensorboard --logdir {store.study(study) / 'tensorboard'}", file=sys.stderr)
+        print(f"{slots} trials at a time; {watch(store, study)}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch, _stop_signals() as stop:
             retention = None if options.keep_states else Retention(store, jobs.cells.values())
             display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)
             tuner = tune.Tuner(
                 tune.with_resources(
                     CellTrainable,
-                    lambda config: tune.PlacementGroupFactory([resources(cell_of(config), launch, gpus=gpus)]),
+                    lambda config: tune.PlacementGroupFactory([_request(cell_of(config), options, gpus)]),
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=JobSearcher(
-                        jobs, lambda job: _trial_config(job, launch), stop, retention, options.retries, grow
+                        jobs,
+                        lambda job: _trial_config(job, launch),
+                        stop,
+                        retention,
+                        options.retries,
+                        grow,
+                        places=lambda: _places(jobs, options, machines.of_cluster())[0],
+                        lost=machines.lost,
                     ),
                     num_samples=-1,
-                    max_concurrent_trials=slots,
+                    max_concurrent_trials=MOST_TRIALS,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -129,7 +160,34 @@ def train(
                 display.close()
         return stop, results
     finally:
+        preflight.end(store, driver)
         ray.shutdown()
+
+
+def watch(store: Store, study: str) -> str:
+    """The command that shows a running study."""
+    if store.remote:
+        return f"python -m sweeps tensorboard {store.root} {study}"
+    return f"tensorboard --logdir {store.study(study) / 'tensorboard'}"
+
+
+def _check_machines(store: Store, driver: preflight.Driver) -> None:
+    """See that every machine that is up has what the driver has. Raises ValueError when one has not."""
+    check = ray.remote(num_cpus=0)(preflight.check)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = {
+        node["NodeManagerAddress"]: check.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(str(store.root), driver)
+        for node in nodes
+    }
+    for address, answer in asked.items():
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayTaskError as error:
+            raise ValueError(f"at {address}: {error.cause}") from error
+        except ray.exceptions.RayError:  # the machine is gone: it does not matter
+            continue
 
 
 def _plain(value: Any) -> str | float:
@@ -156,7 +214,7 @@ class BrokenEnvironment(tune.Callback):
 
     def __init__(self, store: Store, launch: str, stop: Stop) -> None:
         self._store, self._launch, self._stop = store, launch, stop
-        self._deaths = 0
+        self._deaths, self._lost = 0, machines.lost()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -170,7 +228,9 @@ class BrokenEnvironment(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         claim = claims.read(self._store.run(trial.config["key"]))
         reached = claim is not None and claim["launch"] == self._launch
-        self._deaths = 0 if reached else self._deaths + 1
+        with_machine = machines.lost() > self._lost
+        self._lost = machines.lost()
+        self._deaths = 0 if reached or with_machine else self._deaths + 1
         if self._deaths == 3:
             self._stop.give_up(f"trials die before they begin, three in a row; the last one's words:\n{_words(trial)}")
 
@@ -208,19 +268,15 @@ def _stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _slots(jobs: Jobs, launch: Launch, machines: list[dict[str, float]]) -> tuple[int, bool]:
+def _places(jobs: Jobs, options: argparse.Namespace, found: Machines) -> tuple[int, bool]:
     """Trials that run at once, if all ask as the least demanding; whether they ask for GPUs.
 
     Raises ValueError when one fits no machine at all.
     """
-    gpus = launch.gpus_per_trial is not None or any(machine.get("GPU", 0) > 0 for machine in machines)
-    fits = []
-    for request in (resources(cell, launch, gpus=gpus) for cell in jobs.cells.values()):
-        places = [int(min(machine.get(kind, 0) / amount for kind, amount in request.items())) for machine in machines]
-        if max(places) < 1:
-            have = "; ".join(f"{m.get('CPU', 0):g} CPU, {m.get('GPU', 0):g} GPU" for m in machines)
-            raise ValueError(
-                f"a trial asks for {request}, more than any machine has ({have}): lower --threads or --gpus-per-trial"
-            )
-        fits.append(sum(places))
-    return max(fits), gpus
+    gpus = options.gpus_per_trial is not None or found.gpus
+    kinds = {dense_run(cell).architecture: cell for cell in jobs.cells.values()}
+    return machines.places(found, [_request(cell, options, gpus) for cell in kinds.values()]), gpus
+
+
+def _request(cell: Cell, options: argparse.Namespace, gpus: bool) -> machines.Resources:
+    return resources(cell, threads=options.threads, share=options.gpus_per_trial, gpus=gpus)

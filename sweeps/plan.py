@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,7 +16,8 @@ from sweeps.jobs import Jobs
 from trainable import architectures
 from trainable.columns import Schedule
 from trainable.config import Cell, DenseRun, dense_run, key, lineage, states_read
-from trainable.store import Store
+from trainable.remote import Place
+from trainable.store import Store, each
 
 PAPER = {"resnet20": 59.0, "resnet56": 28.6, "resnet110": 15.9, "wrn16-8": 17.4}
 """Steps a second of 128 CIFAR images: Mikler 2021, arXiv 2109.09670, table 4."""
@@ -25,7 +25,7 @@ PAPER_BATCH = 128
 PAPER_SOURCE = "Mikler 2021, table 4 (TensorFlow 2.4, one RTX 3080)"
 SAMPLES = 50
 """Results of one kind that are read for their throughput, at most."""
-FOREIGN_RUNS = 2_000
+FOREIGN_RUNS = 1_000
 """Runs of other studies that are looked at for throughputs, at most."""
 LEVEL = 0.04
 """Of the first look at a claim."""
@@ -107,7 +107,10 @@ def plan(
     """
     cells, missing = jobs.cells, {run_key: cell for run_key, cell in jobs.cells.items() if run_key not in jobs.done}
     asked = cells if rows is None else {key(cell): cell for _, cell in rows}
-    resumed = {run_key: step for run_key, cell in missing.items() if (step := store.resume_step(cell)) is not None}
+    found = store.look(missing)
+    under_way = [run_key for run_key in missing if found[run_key].resumable]
+    steps = each(lambda run_key: store.resume_step(missing[run_key]), under_way)
+    resumed = {run_key: step for run_key, step in zip(under_way, steps, strict=True) if step is not None}
     left = {run_key: max(0, cell.budget - resumed.get(run_key, 0)) for run_key, cell in missing.items()}
     replays = _replays(missing, jobs, store)
     throughputs = _throughputs(cells, left, replays, jobs, store)
@@ -116,7 +119,7 @@ def plan(
     return Plan(
         cells=len(cells),
         cells_done=len(cells) - len(missing),
-        cells_failed=sum((store.run(run_key) / "failure.json").exists() for run_key in missing),
+        cells_failed=sum(found[run_key].failed for run_key in missing),
         cells_resumable=len(resumed),
         cells_missing=len(missing),
         dense_runs=len(dense_runs),
@@ -290,20 +293,21 @@ def _measured(kinds: set[Kind], jobs: Jobs, store: Store) -> dict[Kind, list[flo
     """Images a second by kind: of this study's own results, where there are none of other studies'."""
     found: dict[Kind, list[float]] = {kind: [] for kind in kinds}
 
-    def sample(kind: Kind, run: Path) -> None:
-        if kind in found and len(found[kind]) < SAMPLES:
-            result = _json(run / "result.json")
-            if result is not None:
-                found[kind].append(result["provenance"]["images_per_second"])
-
+    own: dict[Kind, list[str]] = {}
     for run_key in sorted(jobs.done):
-        sample(_kind(dense_run(jobs.cells[run_key])), store.run(run_key))
-    unseen = {kind for kind, speeds in found.items() if not speeds}
-    if unseen and (store.root / "runs").is_dir():
-        for run in islice((store.root / "runs").iterdir(), FOREIGN_RUNS):
-            description = _json(run / "cell.json")
-            if description is not None and (kind := _kind_of(description)) in unseen:
-                sample(kind, run)
+        own.setdefault(_kind(dense_run(jobs.cells[run_key])), []).append(run_key)
+    sampled = [(kind, run_key) for kind in found for run_key in own.get(kind, [])[:SAMPLES]]
+    unseen = kinds - own.keys()
+    if unseen:
+        others = list(islice(store.run_keys(), FOREIGN_RUNS))
+        descriptions = each(lambda run_key: _json(store.run(run_key) / "cell.json"), others)
+        known = [(_kind_of(cell), run_key) for run_key, cell in zip(others, descriptions, strict=True) if cell]
+        for kind in unseen:
+            sampled += [(kind, run_key) for theirs, run_key in known if theirs == kind][:SAMPLES]
+    results = each(lambda pair: _json(store.run(pair[1]) / "result.json"), sampled)
+    for (kind, _), result in zip(sampled, results, strict=True):
+        if result is not None:
+            found[kind].append(result["provenance"]["images_per_second"])
     return found
 
 
@@ -350,7 +354,7 @@ def _sum_or_none(values: Iterable[float | None]) -> float | None:
     return None if None in known else sum(value for value in known if value is not None)
 
 
-def _json(path: Path) -> Any:
+def _json(path: Place) -> Any:
     """A JSON file, or None: whoever needs a damaged one says so, a plan only samples."""
     try:
         return json.loads(path.read_bytes())

@@ -20,7 +20,7 @@ from sweeps.source import GroupSearch, Searches
 from trainable import recipes
 from trainable.arguments import Parser, not_negative, positive
 from trainable.config import DenseRun
-from trainable.store import Store
+from trainable.store import Store, as_folder
 
 VAL_EXAMPLES = {"digits": 200, "cifar10": 5_000, "cifar100": 5_000}
 """Training images held out unless told."""
@@ -68,12 +68,13 @@ def declare(options: argparse.Namespace) -> study.Study:
 def show(store: Store, name: str, frame: pd.DataFrame, journal: Path | None = None) -> None:
     """Print what the searches of a study have found, and write figures, and Optuna's journal where one is asked for."""
     folder = store.study(name)
-    searched = found.load(store.root, name)
+    searched = store.patiently(lambda: found.load(str(store.root), name))
     begun = [one for one in searched if one.trials["value"].notna().any()]
     for one in begun:
         print(f"{found.as_text(found.outcome(one, frame))}\n")
     for title, figure in _drawn(begun) if begun else ():
-        plots.save(figure, folder / "search" / title)
+        with as_folder(folder / "search") as out:
+            plots.save(figure, out / title)
         print(f"figure: {folder / 'search' / title}.png, .svg and .pdf", file=sys.stderr)
     if journal is not None:
         found.export_journal(searched, journal)

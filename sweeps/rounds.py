@@ -2,36 +2,37 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
 
 from sweeps.search import Search, Trial
 from trainable.config import key
-from trainable.store import Store, write_once
+from trainable.remote import Place
+from trainable.store import Store, names_in, write_once
 
 Round = tuple[Trial, ...]
 
 
-def folder_of(search: Search, study: Path) -> Path:
+def folder_of(search: Search, study: Place) -> Place:
     """Where a search's rounds lie in its study's folder."""
     return study / "search" / search.group.name.replace("/", "-")
 
 
-def read(search: Search, folder: Path) -> list[Round]:
+def read(search: Search, folder: Place) -> list[Round]:
     """The finished rounds in order; the first one is the warm start.
 
     Raises ValueError for a damaged file, a missing round, and rounds of another search.
     """
-    paths = sorted(folder.glob("round-*.json"))
+    names = [name for name in names_in(folder) if fnmatch(name, "round-*.json")]
     rounds = []
-    for number, path in enumerate(paths):
-        if path.name != _name(number):
-            raise ValueError(f"{folder} has {path.name}, but no {_name(number)}: delete the later rounds {_AGAIN}")
-        rounds.append(_read(search, path))
+    for number, name in enumerate(names):
+        if name != _name(number):
+            raise ValueError(f"{folder} has {name}, but no {_name(number)}: delete the later rounds {_AGAIN}")
+        rounds.append(_read(search, folder / name))
     return rounds
 
 
-def write(search: Search, folder: Path, rounds: Sequence[Round]) -> None:
+def write(search: Search, folder: Place, rounds: Sequence[Round]) -> None:
     """Write the rounds that are not there yet."""
     for number, trials in enumerate(rounds):
         content = {"search": search.description(), "round": number, "trials": [_as_json(search, t) for t in trials]}
@@ -43,9 +44,10 @@ def warm_start(search: Search, store: Store) -> Round:
     found: list[Trial] = []
     if not all(store.done(search.dense_run(seed)) for seed in search.seeds):
         return ()  # without a look at every point: a fine grid has 100,000
+    begun = set(store.run_keys())
     for retraining, params in search.space.points.items():
         cells = [search.cell(retraining, seed) for seed in search.seeds]
-        if all(store.done(cell) for cell in cells):
+        if all(key(cell) in begun and store.done(cell) for cell in cells):
             reached = tuple(val_accuracy(store, search, params))
             found.append(Trial(number=None, params=params, val_accuracy=reached))
     return tuple(found)
@@ -74,7 +76,7 @@ def _as_json(search: Search, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _read(search: Search, path: Path) -> Round:
+def _read(search: Search, path: Place) -> Round:
     try:
         content = json.loads(path.read_bytes())
         theirs = content["search"]

@@ -1,5 +1,6 @@
 """The Tune search algorithm: it hands out the jobs that are ready, as trials."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from ray.tune.search import Searcher
 from sweeps.jobs import Job, Jobs
 from sweeps.retention import Retention
 
-LOOK_ABROAD_SECONDS = 5.0
-"""Between looks at the runs that other launches train."""
+LOOK_SECONDS = 5.0
+"""Between looks at the runs that other launches train, and at how many trials the cluster can hold."""
 
 
 class Stop(Stopper):
@@ -46,17 +47,21 @@ class JobSearcher(Searcher):
         retention: Retention | None,
         retries: int,
         grow: Callable[[], None] = lambda: None,
+        places: Callable[[], int] = lambda: sys.maxsize,
+        lost: Callable[[], int] = lambda: 0,
     ) -> None:
         """config: makes a job's trial config; retention: None to keep every State; retries: of a trial that dies.
 
-        grow: adds the jobs that a search asks for by now; called before every suggestion.
+        grow: adds the jobs that a search asks for by now; called before every suggestion. places: trials that may run
+        at once, those for which machines are still to come included: their waiting is what brings the machines. lost:
+        machines that are gone so far; what died with them is no fault of a job.
         """
         super().__init__()
         self._jobs, self._config, self._stop, self._retention = jobs, config, stop, retention
         self._retries, self._deaths = retries, Counter[str]()
-        self._grow = grow
-        self._looked = 0.0
-        self._slots: float = float("inf")
+        self._grow, self._places, self._lost = grow, places, lost
+        self._looked = self._counted = -LOOK_SECONDS
+        self._slots, self._gone = 0, lost()
         self._trials: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -65,10 +70,12 @@ class JobSearcher(Searcher):
             self._guarded(self._grow)
         if self._stop.stop_all() or not self._jobs.left():
             return Searcher.FINISHED
+        if time.monotonic() - self._counted > LOOK_SECONDS:
+            self._slots, self._counted = self._places(), time.monotonic()
         if len(self._trials) >= self._slots:
             return None
-        if self._jobs.waits_abroad() and time.monotonic() - self._looked > LOOK_ABROAD_SECONDS:
-            self._jobs.look_abroad()
+        if self._jobs.waits_abroad() and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._guarded(self._jobs.look_abroad)
             self._looked = time.monotonic()
         job = self._jobs.next()
         if job is None:
@@ -92,13 +99,14 @@ class JobSearcher(Searcher):
 
     def _ended(self, job: Job, result: dict[str, Any] | None) -> None:
         if result is None:  # the process died between two trials: Tune gives such a trial up at once
-            self._deaths[job.id] += 1
+            self._deaths[job.id] += self._lost() == self._gone
+            self._gone = self._lost()
             if self._deaths[job.id] <= self._retries:
                 self._jobs.postpone(job)
             else:
                 self._jobs.ended(job, f"its trial died {self._deaths[job.id]} times before it began")
-        elif result["storage_error"]:
-            self._stop.give_up(f"storage error: {result['storage_error']}")
+        elif result["fault"]:
+            self._stop.give_up(result["fault"])
         elif result["foreign"]:
             self._jobs.foreign(job)
         elif not self._stop.stop_all():
@@ -107,8 +115,7 @@ class JobSearcher(Searcher):
                 self._retention.ended(job.cell)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Hold the limit here: Tune's own limiter would swallow completions."""
-        self._slots = max_concurrent
+        """The limit is held here: Tune's own limiter would swallow completions."""
         return True
 
     def __getstate__(self) -> dict[str, Any]:

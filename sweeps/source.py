@@ -1,7 +1,6 @@
 """The cells that searches ask for, beside a study's own: round after round, and at last what judges the best point."""
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import final
 
 import pandas as pd
@@ -12,6 +11,7 @@ from sweeps.jobs import Jobs
 from sweeps.search import Search, Trial, best, next_round
 from trainable.columns import Schedule
 from trainable.config import Cell, key
+from trainable.remote import Place
 from trainable.store import Store
 
 Row = tuple[Schedule, Cell]
@@ -23,7 +23,7 @@ DIVERGED = "diverged:"
 class GroupSearch:
     """One search under way: what has been told, and the round that is open."""
 
-    def __init__(self, search: Search, store: Store, folder: Path, trials: int, fresh: Sequence[int], *, warm: bool):
+    def __init__(self, search: Search, store: Store, folder: Place, trials: int, fresh: Sequence[int], *, warm: bool):
         """folder: of the search's rounds; fresh: seeds that judge the best point; warm: begin with what is done.
 
         Raises ValueError as rounds.read() does, and when a seed would judge what it has chosen.

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -20,7 +19,9 @@ from trainable import datasets
 from trainable.arguments import gpu_share, not_negative, positive, seconds
 from trainable.columns import Schedule, columns
 from trainable.config import Cell, dense_run, describe, from_description, key
-from trainable.store import Store, locked, write
+from trainable.datasets import Dataset
+from trainable.remote import Place
+from trainable.store import Store, as_folder, locked, write
 
 
 class Source(Protocol):
@@ -65,7 +66,9 @@ class Study:
 def add_options(parser: argparse.ArgumentParser, *, name: str | None) -> None:
     """The options that every study's script has. name: the default of --name; None: the script makes it."""
     where = parser.add_argument_group("where")
-    where.add_argument("--storage", default="results", metavar="DIR", help="States and results (default: results)")
+    where.add_argument(
+        "--storage", default="results", metavar="WHERE", help="a folder, or s3://bucket/prefix (default: results)"
+    )
     where.add_argument("--name", default=name, help=f"of the study in the storage (default: {name or 'the protocol'})")
     where.add_argument("--data-root", default="data", metavar="DIR", help="folder of <data set>.npz (default: data)")
     how = parser.add_argument_group("how")
@@ -121,9 +124,11 @@ def run(study: Study, options: argparse.Namespace) -> int:
     if options.dry_run:
         print(json.dumps(plan.as_json(planned), indent=1) if options.json else plan.as_text(planned))
         return 0
-    _say(plan.as_text(planned))
     if jobs.left():
-        _check_data(jobs, store, options)
+        from sweeps import launch  # Ray takes a second
+
+        _say(f"runs {launch.where()}, with storage {store.root}")
+    _say(plan.as_text(planned))
     there, chosen = {_place(row) for row in rows}, {(schedule, key(cell)) for schedule, cell in study.every_row()}
     if left_out := len(there - chosen):
         _say(f"{left_out} rows declared earlier are not selected now: they stay in the table")
@@ -132,23 +137,27 @@ def run(study: Study, options: argparse.Namespace) -> int:
         if study.source is not None and study.source.advance(jobs):
             _declare(study, folder)
 
+    finished: dict[str, dict[str, Any]] = {}
+
     def write_table() -> pd.DataFrame:
-        frame = load(store.root, study.name)
-        save(frame, folder)
+        frame = store.patiently(lambda: load(str(store.root), study.name, finished=finished))
+        with as_folder(folder) as out:
+            save(frame, out)
         return frame
 
     stop = None
     if jobs.left():
-        from sweeps import launch  # Ray takes a second: not before the input is known to be good
-
-        stop, _ = launch.train(study.name, jobs, store, options, lambda: _declare(study, folder), write_table, grow)
-    else:
-        _declare(study, folder)
+        data = _checked_data(jobs, store, options)
+        stop, _ = launch.train(
+            study.name, jobs, store, data, options, lambda: _declare(study, folder), write_table, grow
+        )
+    _declare(study, folder)
     frame = write_table()
     if study.source is not None:
         study.source.show(frame)
     elif (frame["status"] == "done").any():
-        plots.save(plots.accuracy_against_compression(frame), folder / "accuracy")
+        with as_folder(folder) as out:
+            plots.save(plots.accuracy_against_compression(frame), out / "accuracy")
         print(tables.as_text(aggregate.accuracy(frame)))
         _say(f"figure: {folder / 'accuracy.png'}, .svg and .pdf")
         _report(store, study.name, frame)
@@ -162,8 +171,12 @@ def run(study: Study, options: argparse.Namespace) -> int:
     return 0 if failed.empty else 1
 
 
-def _declare(study: Study, folder: Path) -> None:
-    """Let cells.json grow by a study's rows, while no other launch does; what its source depends on comes first."""
+def _declare(study: Study, folder: Place) -> None:
+    """Let cells.json grow by a study's rows, while no other launch does; what its source depends on comes first.
+
+    On S3, where nothing can be locked, a launch that declares at the same moment may undo it: the next one repairs it,
+    and every launch declares at its end too.
+    """
     if study.source is not None:
         study.source.save()
     with locked(folder / "cells.lock"):
@@ -178,15 +191,17 @@ def _report(store: Store, name: str, frame: pd.DataFrame) -> None:
     several = frame.groupby(["dataset", "architecture"])["protocol"].nunique().max() > 1
     for protocol in frame["protocol"].unique() if several else [None]:
         try:
-            subject = of_study(store.root, name, frame=frame, protocol=protocol)
+            subject = store.patiently(lambda: of_study(str(store.root), name, frame=frame, protocol=protocol))  # noqa: B023
             print(f"\n{'' if protocol is None else f'protocol {protocol}: '}{tables.headlines(subject.verdicts())}")
-            out = store.study(name) / ("report" if protocol is None else f"report-{protocol}")
-            _say(f"report: {report.write(subject, out)}")
+            folder = store.study(name) / ("report" if protocol is None else f"report-{protocol}")
+            with as_folder(folder) as out:
+                page = report.write(subject, out)
+            _say(f"report: {folder / page.name}")
         except ValueError as error:
             _say(f"no report: {error}")
 
 
-def _grown(study: Study, folder: Path) -> list[dict[str, Any]]:
+def _grown(study: Study, folder: Place) -> list[dict[str, Any]]:
     """The rows of cells.json: those that are there already, then the new ones, each once. It only grows.
 
     A row has the descriptive columns and, under "cell", the complete description. Raises ValueError when the study of
@@ -236,13 +251,15 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     return ", ".join(f"{name} {a.get(name)} there, {b.get(name)} here" for name in names if a.get(name) != b.get(name))
 
 
-def _check_data(jobs: Jobs, store: Store, options: argparse.Namespace) -> None:
-    """Raise ValueError, before Ray starts, for a data set that can't be had or split."""
+def _checked_data(jobs: Jobs, store: Store, options: argparse.Namespace) -> dict[str, Dataset]:
+    """The data sets by name. Raises ValueError, before Ray starts, for one that can't be had or split."""
+    found: dict[str, Dataset] = {}
     for name, part, count in {
         (run.dataset, run.val_from, run.val_examples) for run in map(dense_run, jobs.cells.values())
     }:
-        dataset = datasets.load(name, options.data_root, store.datasets)
-        datasets.validation_split(dataset.labels_of(part), count)
+        found[name] = found.get(name) or datasets.load(name, options.data_root, store.datasets)
+        datasets.validation_split(found[name].labels_of(part), count)
+    return found
 
 
 def _say(text: str) -> None:

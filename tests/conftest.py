@@ -97,3 +97,66 @@ def cpu_name():
 def data_folder():
     """Files that tests keep."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def _moto():
+    """An S3-protocol server on this machine: its address."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def s3(_moto, monkeypatch):
+    """An empty bucket behind a front that can fail: its uri, and the front (tests/s3_front.py) as a process."""
+    from uuid import uuid4
+
+    import boto3
+
+    variables = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (variables | {"AWS_EC2_METADATA_DISABLED": "true"}).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    host, port = _moto
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=bucket)
+    front = Front(port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+    front.uri = f"s3://{bucket}/prefix"
+    yield front
+    front.kill()
+
+
+class Front:
+    """A process between a client and the S3 server: it can be killed and started again, as a server can."""
+
+    def __init__(self, behind: int) -> None:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.behind, self.process = behind, None
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self, fail_every: int = 0) -> None:
+        import subprocess
+        import sys
+
+        script = Path(__file__).parent / "s3_front.py"
+        command = [sys.executable, str(script), str(self.port), str(self.behind), str(fail_every)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()

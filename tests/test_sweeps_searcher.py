@@ -21,7 +21,7 @@ FIRST, SECOND, LAST, OTHER = (
     for densities in ((0.5,), (0.5, 0.25), (0.5, 0.25, 0.125), (0.2,))
 )
 
-REPORT = {"error": "", "foreign": False, "storage_error": ""}
+REPORT = {"error": "", "foreign": False, "fault": ""}
 """What is in every result of a trial."""
 
 
@@ -33,11 +33,11 @@ def store(tmp_path) -> Store:
 class Driven:
     """A searcher with Tune's part played: trials are named 0, 1, …; a trial that ends well leaves what it must."""
 
-    def __init__(self, store, *cells, keep_states=True):
+    def __init__(self, store, *cells, keep_states=True, **options):
         self.store, self.jobs, self.stop = store, Jobs(store), Stop()
         self.jobs.add([("iterative", cell) for cell in cells])
         retention = None if keep_states else Retention(store, self.jobs.cells.values())
-        self.searcher = JobSearcher(self.jobs, lambda job: {"job": job}, self.stop, retention, retries=2)
+        self.searcher = JobSearcher(self.jobs, lambda job: {"job": job}, self.stop, retention, retries=2, **options)
         self.trials = 0
 
     def ask(self):
@@ -83,12 +83,18 @@ def test_nothing_to_do(store):
     assert Driven(store, FIRST).ask() == Searcher.FINISHED
 
 
-def test_slots(store):
-    driven = Driven(store, *(Cycle(dense=DENSE, densities=(d,), retraining=RETRAINING) for d in (0.9, 0.8, 0.7)))
-    assert driven.searcher.set_max_concurrency(2) is True
+def test_slots(store, monkeypatch):
+    """As many trials as there are places, and more when machines have come."""
+    monkeypatch.setattr(searcher, "LOOK_SECONDS", -1.0)
+    places = 2
+    cells = [Cycle(dense=DENSE, densities=(d,), retraining=RETRAINING) for d in (0.9, 0.8, 0.7)]
+    driven = Driven(store, *cells, places=lambda: places)
+    assert driven.searcher.set_max_concurrency(1) is True
     finish(store, driven.ask())
     driven.searcher.on_trial_complete("0", REPORT)
     assert [isinstance(driven.ask(), Cycle) for _ in range(4)] == [True, True, False, False]
+    places = 3
+    assert isinstance(driven.ask(), Cycle)
 
 
 def test_a_failure(store):
@@ -139,7 +145,7 @@ def test_a_storage_that_fails_under_the_searcher(store, monkeypatch):
 def test_a_storage_error_ends_the_launch_and_fails_nothing(store):
     driven = Driven(store, FIRST)
     driven.ask()
-    driven.end(0, DENSE, storage_error="No space left on device")
+    driven.end(0, DENSE, fault="storage error: No space left on device")
     assert driven.stop.stop_all()
     assert driven.stop.reason == "storage error: No space left on device"
     assert driven.jobs.failed == {}
@@ -164,7 +170,7 @@ def test_the_first_reason_counts():
 
 
 def test_another_launchs_cell_is_waited_for(store, monkeypatch):
-    monkeypatch.setattr(searcher, "LOOK_ABROAD_SECONDS", 0.0)
+    monkeypatch.setattr(searcher, "LOOK_SECONDS", 0.0)
     driven = Driven(store, FIRST)
     claim(store, DENSE, age=10)
     driven.ask()
@@ -176,7 +182,7 @@ def test_another_launchs_cell_is_waited_for(store, monkeypatch):
 
 
 def test_another_launchs_cell_is_taken_when_it_is_given_up(store, monkeypatch):
-    monkeypatch.setattr(searcher, "LOOK_ABROAD_SECONDS", 0.0)
+    monkeypatch.setattr(searcher, "LOOK_SECONDS", 0.0)
     driven = Driven(store, FIRST)
     claim(store, DENSE, age=10)
     driven.ask()
@@ -188,7 +194,7 @@ def test_another_launchs_cell_is_taken_when_it_is_given_up(store, monkeypatch):
 
 def test_what_another_launch_finished_meanwhile_is_not_asked_for(store, monkeypatch):
     """It finished the whole chain, and removed the State that was needed on the way."""
-    monkeypatch.setattr(searcher, "LOOK_ABROAD_SECONDS", 0.0)
+    monkeypatch.setattr(searcher, "LOOK_SECONDS", 0.0)
     driven = Driven(store, SECOND)
     claim(store, DENSE, age=10)
     driven.ask()

@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 def put(folder, **changed):
     """A claim of another launch on another host, a second old."""
-    claim = {"launch": "other", "host": "elsewhere", "pid": 7, "starts": 1, "step": 20, "reached": 25, "lost": 0}
+    claim = {"launch": "other", "host": "elsewhere", "pid": 7, "machines": ["m"], "step": 20, "reached": 25, "lost": 0}
     write(folder / "claim.json", json.dumps(claim | {"time": time.time() - 1} | changed).encode())
 
 
@@ -35,7 +35,7 @@ def test_a_first_claim(folder):
     assert (claim.starts, claim.lost) == (1, 0)
     written = claims.read(folder)
     assert abs(written.pop("time") - time.time()) < 5
-    ours = {"launch": "ours", "host": platform.node(), "pid": os.getpid(), "starts": 1, "step": 0, "reached": 0}
+    ours = {"launch": "ours", "host": platform.node(), "pid": os.getpid(), "machines": [""], "step": 0, "reached": 0}
     assert written == ours | {"lost": 0}
     assert claims.held(folder)
 
@@ -92,8 +92,29 @@ def test_starts_are_counted_while_the_state_stands_still(folder):
     assert starts == [1, 2, 3, 1, 2, 1]
 
 
+def test_starts_on_machines_that_are_gone_are_not_counted(folder):
+    """Five machines that are taken back within one resume interval are no fault of the run."""
+    gone = set()
+    for number in range(5):
+        claim = claims.take(folder, "ours", 0, machine=f"m{number}", gone=gone.__contains__)
+        assert claim.starts == 1
+        gone.add(f"m{number}")
+    assert claims.take(folder, "ours", 0, machine="last", gone={"m4"}.__contains__).starts == 5
+
+
+def test_a_trainer_given_up_for_dead_is_superseded(folder):
+    """Its machine lost touch, its launch has started the run elsewhere: however young, its claim does not stand."""
+    claim = claims.take(folder, "ours", 0)
+    put(folder, launch="ours")
+    with pytest.raises(claims.Superseded, match="process 7 on elsewhere trains run run now"):
+        claim.require()
+    put(folder, launch="ours", time=0)
+    with pytest.raises(claims.Superseded):
+        claim.require()
+
+
 def test_another_launch_counts_anew(folder):
-    put(folder, time=0, starts=5)
+    put(folder, time=0, machines=["m"] * 5)
     assert claims.take(folder, "ours", 20).starts == 1
 
 

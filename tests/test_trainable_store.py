@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import os
 from dataclasses import replace
 
@@ -22,9 +23,9 @@ def files(folder):
 # Places
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/folder", "gs://x", "file:///tmp/x"])
-def test_a_remote_storage(root):
-    with pytest.raises(ValueError, match=f"storage must be a local folder or a shared file system, got '{root}'"):
+@pytest.mark.parametrize("root", ["gs://x", "file:///tmp/x", "s3://", "s3://No_Bucket/x", "s3://bucket/x?region=y"])
+def test_what_is_neither_a_folder_nor_a_bucket(root):
+    with pytest.raises(ValueError, match=f"storage must be a folder or s3://bucket/prefix, got '{re.escape(root)}'"):
         Store(root)
 
 

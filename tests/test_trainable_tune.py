@@ -1,13 +1,15 @@
 """The Tune trainable, driven by hand as Tune drives it, and what cells ask of a machine."""
 
 import json
+import platform
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainable import claims, cycle, recipes, strategies, tune
+from trainable import claims, cycle, preflight, recipes, strategies, tune
 from trainable.config import Cycle, describe, key
 from trainable.store import write
 from trainable.tune import CellTrainable, Launch, gpu_share, resources
@@ -17,24 +19,28 @@ LAUNCH = Launch(
     data_root="nowhere",
     study="s",
     threads=1,
-    gpus_per_trial=None,
     compile=False,
     resume_every=1000.0,
     retries=2,
     id="ours",
+    driver=preflight.Driver(token="", versions={}, source=""),
+    data={"digits": "38405805f515424d"},
 )
 
 
 @pytest.fixture
 def trial(store, monkeypatch):
     """Makes a trial over the storage in which the tiny dense run is done."""
-    monkeypatch.setattr(ray, "get_gpu_ids", list)  # it would start a Ray
+    monkeypatch.setattr(ray, "get_gpu_ids", list)  # these would start a Ray
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "this"))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "this", "Alive": True}, {"NodeID": "gone", "Alive": False}])
+    driver = preflight.begin(store)
 
     def made(cell, *, replay=None, keep=(), **options) -> CellTrainable:
         return CellTrainable(config(cell, replay, keep, options))
 
     def config(cell, replay, keep, options):
-        launch = replace(LAUNCH, storage=str(store.root), **options)
+        launch = replace(LAUNCH, **({"storage": str(store.root), "driver": driver} | options))
         return {
             "key": key(cell),
             "name": f"name-of-{key(cell)[:6]}",
@@ -75,11 +81,11 @@ def test_shares_of_a_gpu(architecture, share):
 
 
 def test_resources(tiny, cell):
-    two = replace(LAUNCH, threads=2)
-    assert resources(cell, two, gpus=False) == {"CPU": 2.0}
-    assert resources(cell, two, gpus=True) == {"CPU": 2.0, "GPU": 0.25}
-    assert resources(tiny, replace(two, gpus_per_trial=0.125), gpus=True) == {"CPU": 2.0, "GPU": 0.125}
-    assert resources(recipes.wide_resnet("wrn16-8", 0), LAUNCH, gpus=True) == {"CPU": 1.0, "GPU": 1.0}
+    assert resources(cell, threads=2, share=None, gpus=False) == {"CPU": 2.0}
+    assert resources(cell, threads=2, share=0.125, gpus=False) == {"CPU": 2.0}
+    assert resources(cell, threads=2, share=None, gpus=True) == {"CPU": 2.0, "GPU": 0.25}
+    assert resources(tiny, threads=2, share=0.125, gpus=True) == {"CPU": 2.0, "GPU": 0.125}
+    assert resources(recipes.wide_resnet("wrn16-8", 0), threads=1, share=None, gpus=True) == {"CPU": 1.0, "GPU": 1.0}
 
 
 # A trial to its end
@@ -90,7 +96,7 @@ def test_a_cell_is_trained(store, trial, cell, digits, numerics):
     assert [result["step"] for result in found] == [*range(2, 21, 2)]
     assert [result["done"] for result in found] == [False] * 9 + [True]
     assert {frozenset(result) for result in found} == {frozenset(found[0])}
-    assert {(result["key"], result["error"], result["foreign"], result["storage_error"]) for result in found} == {
+    assert {(result["key"], result["error"], result["foreign"], result["fault"]) for result in found} == {
         (key(cell), "", False, "")
     }
     assert {result["resumed_at"] for result in found} == {0}
@@ -192,7 +198,7 @@ def test_a_run_of_another_launch(store, trial, cell):
 def test_a_run_that_is_taken_over_is_not_written(store, trial, cell):
     superseded = trial(cell)
     superseded.step()
-    claims.Claim(store.run(key(cell)), "theirs", starts=1, step=0, lost=0)
+    claims.Claim(store.run(key(cell)), "theirs", machines=["m"], step=0, lost=0)
     found = reports(superseded)
     assert found[-1]["foreign"]
     assert not store.done(cell)
@@ -241,7 +247,7 @@ def test_a_loss_that_is_not_finite_is_not_tried_again(store, trial, tiny, monkey
 def test_a_storage_error_is_no_failure_of_the_cell(store, trial, cell):
     (store.begin(cell) / "state-20.safetensors").mkdir()
     result = reports(trial(cell))[-1]
-    assert "state-20.safetensors" in result["storage_error"]
+    assert "state-20.safetensors" in result["fault"]
     assert result["error"] == ""
     assert not (store.run(key(cell)) / "failure.json").exists()
 
@@ -250,11 +256,36 @@ def test_a_storage_error_is_no_failure_of_the_cell(store, trial, cell):
 def test_processes_that_vanish(store, trial, cell, starts, vanished):
     """Two retries: started three times without the resume State moving on is not too often, four times is."""
     for _ in range(starts):
-        claims.take(store.begin(cell), LAUNCH.id, 0)
+        claims.take(store.begin(cell), LAUNCH.id, 0, machine="this")
     result = reports(trial(cell))[-1]
     words = "Vanished: its process vanished 3 times at or after step 0, with no word why"
     assert result["error"] == (words if vanished else "")
     assert store.done(cell) is not vanished
+
+
+def test_machines_that_are_lost_are_no_fault_of_a_cell(store, trial, cell):
+    for _ in range(9):
+        claims.take(store.begin(cell), LAUNCH.id, 0, machine="gone")
+    assert reports(trial(cell))[-1]["error"] == ""
+    assert store.done(cell)
+
+
+def test_a_machine_without_the_drivers_storage_ends_the_launch(store, trial, cell, tmp_path):
+    elsewhere = trial(cell, storage=str(tmp_path / "elsewhere"))
+    (result,) = reports(elsewhere)
+    assert result["fault"].startswith(
+        f"machine {platform.node()} does not see the storage {tmp_path / 'elsewhere'} that the study was started with"
+    )
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_machine_with_another_data_set_ends_the_launch(store, trial, cell):
+    (result,) = reports(trial(cell, data={"digits": "0123456789abcdef"}))
+    assert result["fault"] == (
+        f"machine {platform.node()} has another digits (38405805f515424d) than the driver (0123456789abcdef): "
+        "remove it from nowhere there"
+    )
+    assert result["error"] == ""
 
 
 def test_a_damaged_parent_is_the_failure(store, trial, tiny, cell):

@@ -4,9 +4,10 @@ import json
 import os
 import platform
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainable.remote import Place
 from trainable.store import write
 
 FOREIGN_SECONDS = 120.0
@@ -15,18 +16,22 @@ RENEW_SECONDS = 30.0
 
 
 class Superseded(Exception):
-    """Another launch trains this run now."""
+    """Somebody else trains this run now."""
 
 
 class Claim:
     """This process's hold on a run's folder: renewed while it trains, required before it writes."""
 
-    def __init__(self, folder: Path, launch: str, *, starts: int, step: int, lost: int) -> None:
-        self.starts = starts
+    def __init__(self, folder: Place, launch: str, *, machines: Sequence[str], step: int, lost: int) -> None:
+        """machines: on which this launch has started the run without its resume State moving on; the last is this one.
+
+        Those that are gone are left out: that a run ended with them is no fault of its own.
+        """
+        self.starts = len(machines)
         """Times that this launch has started the run without its resume State moving on; 1 at first."""
         self.lost = lost
         """Steps that the trainers before are known to have made after that State."""
-        self._path, self._launch, self._step = folder / "claim.json", launch, step
+        self._path, self._launch, self._step, self._machines = folder / "claim.json", launch, step, [*machines]
         self._write(step)
 
     def renew(self, reached: int) -> None:
@@ -36,22 +41,27 @@ class Claim:
             self._write(reached)
 
     def require(self) -> None:
-        """Raises Superseded when another launch has a claim in force: what this process computed is not written."""
+        """Raises Superseded when another process has a claim in force: what this one computed is not written.
+
+        In the same launch it is one on another machine, after this one was given up for dead.
+        """
         found = read(self._path.parent)
-        if found is not None and found["launch"] != self._launch and in_force(found):
+        ours = found is None or (found["launch"], found["host"], found["pid"]) == self._trainer()
+        if found is not None and not ours and (found["launch"] == self._launch or in_force(found)):
             raise Superseded(f"process {found['pid']} on {found['host']} trains run {self._path.parent.name} now")
 
     def release(self) -> None:
         """Give the run up, when the claim is still ours."""
         release(self._path.parent, self._launch)
 
+    def _trainer(self) -> tuple[str, str, int]:
+        return self._launch, platform.node(), os.getpid()
+
     def _write(self, reached: int) -> None:
         claim = {
-            "launch": self._launch,
-            "host": platform.node(),
-            "pid": os.getpid(),
+            **dict(zip(("launch", "host", "pid"), self._trainer(), strict=True)),
             "time": time.time(),
-            "starts": self.starts,
+            "machines": self._machines,
             "step": self._step,
             "reached": reached,
             "lost": self.lost,
@@ -60,32 +70,41 @@ class Claim:
         self._renewed = time.monotonic()
 
 
-def take(folder: Path, launch: str, step: int) -> Claim | None:
-    """The claim on a run, whose resume State is at a step; None while another launch's is in force."""
+def take(
+    folder: Place, launch: str, step: int, *, machine: str = "", gone: Callable[[str], bool] = lambda machine: False
+) -> Claim | None:
+    """The claim on a run, whose resume State is at a step; None while another launch's is in force.
+
+    machine: what this one is called; gone: whether another is lost.
+    """
     found = read(folder)
     if found is not None and found["launch"] != launch and in_force(found):
         return None
     if found is None:
-        return Claim(folder, launch, starts=1, step=step, lost=0)
-    starts = found["starts"] + 1 if found["launch"] == launch and found["step"] == step else 1
+        return Claim(folder, launch, machines=[machine], step=step, lost=0)
+    again = found["launch"] == launch and found["step"] == step
+    machines = [*(before for before in found.get("machines", ()) if again and not gone(before)), machine]
     before = found.get("lost", 0) if found["step"] == step else 0  # a later State has counted it
-    return Claim(folder, launch, starts=starts, step=step, lost=before + max(0, found["reached"] - step))
+    return Claim(folder, launch, machines=machines, step=step, lost=before + max(0, found["reached"] - step))
 
 
-def release(folder: Path, launch: str) -> None:
+def release(folder: Place, launch: str) -> None:
     """Give up a launch's claim on a run, when it is still its own."""
     found = read(folder)
     if found is not None and found["launch"] == launch:
         (folder / "claim.json").unlink(missing_ok=True)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Place) -> dict[str, Any] | None:
     """The claim on a run, or None; a torn one counts as none."""
-    try:
-        found = json.loads((folder / "claim.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found
+    for _ in range(2):  # one that is replaced while a server sends it looks torn
+        try:
+            return dict(json.loads((folder / "claim.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            continue
+    return None
 
 
 def in_force(claim: dict[str, Any]) -> bool:
@@ -93,7 +112,7 @@ def in_force(claim: dict[str, Any]) -> bool:
     return time.time() - claim["time"] < FOREIGN_SECONDS and not _is_dead(claim)
 
 
-def held(folder: Path) -> bool:
+def held(folder: Place) -> bool:
     """Whether somebody trains the run of a folder now."""
     claim = read(folder)
     return claim is not None and in_force(claim)

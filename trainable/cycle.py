@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
-from pathlib import Path
 
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from trainable.data import Batches, Data, training_batches
 from trainable.numerics import Numerics
 from trainable.progress import Progress, RunInProgress
 from trainable.randomness import generator
+from trainable.remote import Place
 from trainable.schedules import prunings
 from trainable.state import State
 from trainable.store import Store
@@ -205,7 +205,7 @@ def _mixed(source: State, numerics: Numerics) -> bool:
     return source.notes["numerics"] != numerics.as_dict() or source.notes["numerics_mixed"]
 
 
-def _read(path: Path, data: Data) -> State:
+def _read(path: Place, data: Data) -> State:
     try:
         found = state.from_bytes(path.read_bytes())
     except FileNotFoundError as error:

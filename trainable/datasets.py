@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from trainable.config import DATASETS, NPZ_NAME
+from trainable.remote import Place, S3Path
+from trainable.store import locked, write
 
 ARRAYS = "train_images uint8 [N, H, W, C] or [N, H, W], train_labels integer [N], test_images, test_labels"
 
@@ -42,22 +44,24 @@ class Dataset:
         return {"train": self.train_images, "test": self.test_images}[part]
 
 
-def load(name: str, data_root: str | Path, storage_datasets: str | Path) -> Dataset:
+def load(name: str, data_root: str | Path, storage_datasets: str | Place) -> Dataset:
     """The data set of a description's name.
 
-    digits ships with scikit-learn; the others are looked for at <data_root>/<name>.npz, then in the storage's
-    datasets folder; cifar10 and cifar100 are at last downloaded by torchvision (checksummed) and kept as
-    <data_root>/<name>.npz. Raises ValueError when it can't be had, with the ways to provide it, or is damaged.
+    digits ships with scikit-learn; the others are looked for at <data_root>/<name>.npz, then in the storage's datasets
+    folder (a remote one's file is kept in this machine's cache); cifar10 and cifar100 are at last downloaded by
+    torchvision (checksummed) and kept as <data_root>/<name>.npz. Raises ValueError when it can't be had, with the ways
+    to provide it, or is damaged.
     """
     if name == "digits":
         return _digits()
     stem, _, digest = name.partition("@")
     others = []
-    candidates = [Path(data_root) / f"{stem}.npz", Path(storage_datasets) / f"{name}.npz"]
+    stored = (Path(storage_datasets) if isinstance(storage_datasets, str) else storage_datasets) / f"{name}.npz"
+    candidates = [Path(data_root) / f"{stem}.npz", stored]
     for path in candidates:
         if not path.exists():
             continue
-        dataset = read(path)
+        dataset = _read_cached(path) if isinstance(path, S3Path) else read(path)
         if digest and dataset.digest != digest:
             others.append(f"{path} is {stem}@{dataset.digest}")
             continue
@@ -76,6 +80,40 @@ def load(name: str, data_root: str | Path, storage_datasets: str | Path) -> Data
             f"Ways to provide it: --data-root with a folder that holds {name}.npz ({ARRAYS}), "
             f"or a network from which torchvision can download it"
         ) from error
+
+
+def provide(name: str, dataset: Dataset, storage_datasets: Place) -> None:
+    """Put a data set where every machine finds it, once. Raises ValueError when another one of its name is there."""
+    if name == "digits":
+        return
+    target = storage_datasets / f"{name}.npz"
+    if not target.exists():
+        _write_npz(target, dataset)
+        return
+    there = _read_cached(target) if isinstance(target, S3Path) else read(target)
+    if there.digest != dataset.digest:
+        raise ValueError(
+            f"{target} is another {name} ({there.digest}) than this machine's ({dataset.digest}): "
+            "delete one of them, or use another storage"
+        )
+
+
+def _read_cached(path: S3Path) -> Dataset:
+    """A remote file's data set, by a copy on this machine, which is made anew when it can't be read."""
+    stat = path.stat()
+    version = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rewind-sweeps"
+    copy = cache / f"{path.name.removesuffix('.npz')}-{version}.npz"
+    with locked(cache / "lock"):  # several trials begin at once: one of them copies
+        if copy.exists():
+            with contextlib.suppress(ValueError):
+                return read(copy)
+        write(copy, path.read_bytes())
+    try:
+        return read(copy)
+    except ValueError as error:
+        copy.unlink(missing_ok=True)
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read(path: Path) -> Dataset:
@@ -120,13 +158,11 @@ def check(arrays: dict[str, np.ndarray], origin: str) -> Dataset:
     return Dataset(**parts, digest=_digest(parts))
 
 
-def register(path: str | Path, storage_datasets: str | Path) -> str:
+def register(path: str | Path, storage_datasets: Place) -> str:
     """Put a user's npz into the storage's datasets folder, once; its name for a description, <stem>@<digest>."""
     dataset = read(Path(path))
     name = name_of(path, dataset)
-    target = Path(storage_datasets) / f"{name}.npz"
-    if not target.exists():
-        _write_npz(target, dataset)
+    provide(name, dataset, storage_datasets)
     return name
 
 
@@ -194,26 +230,19 @@ def _download(name: str, data_root: Path) -> Dataset:
     return dataset
 
 
-def _write_npz(path: Path, dataset: Dataset) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                train_images=dataset.train_images,
-                train_labels=dataset.train_labels,
-                test_images=dataset.test_images,
-                test_labels=dataset.test_labels,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write_npz(path: Place, dataset: Dataset) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        train_images=dataset.train_images,
+        train_labels=dataset.train_labels,
+        test_images=dataset.test_images,
+        test_labels=dataset.test_labels,
+    )
+    write(path, content.getvalue())
 
 
-def _check_cifar(name: str, dataset: Dataset, path: Path) -> None:
+def _check_cifar(name: str, dataset: Dataset, path: Place) -> None:
     shape, classes = dataset.train_images.shape, 100 if name == "cifar100" else 10
     if shape[1:] != (32, 32, 3) or dataset.classes != classes or len(dataset.train_images) != DATASETS[name]:
         rule = f"{name} has {DATASETS[name]} training images [32, 32, 3] in {classes} classes"

@@ -6,7 +6,6 @@ import platform
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from trainable.config import Cell, Cycle, dense_run, key
 from trainable.data import Data
 from trainable.numerics import Numerics
 from trainable.randomness import generator
+from trainable.remote import Place
 from trainable.schedules import schedule
 from trainable.state import State
 from trainable.store import Store
@@ -236,7 +236,7 @@ class RunInProgress:
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def _write(self, path: Path, content: State) -> None:
+    def _write(self, path: Place, content: State) -> None:
         if self._claim is not None:
             self._claim.require()
         storage.write(path, state.to_bytes(content))

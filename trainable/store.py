@@ -1,4 +1,6 @@
-"""The storage folder: who lies where, written whole or not at all, never overwritten, never unpickled. No torch here.
+"""The storage, a folder or a place in a bucket: who lies where, written whole or not at all, never unpickled.
+
+No torch here. What it says of a run is never overwritten.
 
 runs/<key>/cell.json                 complete description; compared on every hit
 runs/<key>/state-<step>.safetensors  States worth keeping
@@ -19,25 +21,65 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainable.config import Cell, describe, key
+from trainable.remote import Place, S3Path, patiently
+
+T = TypeVar("T")
+R = TypeVar("R")
+READERS = 32
+"""Threads that look at a storage: each answer of a remote one takes tens of milliseconds."""
+
+
+class Found(frozenset[str]):
+    """The names of what lies in a run's folder."""
+
+    @property
+    def done(self) -> bool:
+        return "result.json" in self
+
+    @property
+    def failed(self) -> bool:
+        return "failure.json" in self
+
+    @property
+    def resumable(self) -> bool:
+        return "resume.safetensors" in self
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Steps whose States are kept, increasing."""
+        matches = (re.fullmatch(r"state-(\d+)\.safetensors", name) for name in self)
+        return sorted(int(match[1]) for match in matches if match)
 
 
 class Store:
-    """A storage folder. Making one checks that it can be written, and writes nothing."""
+    """A storage: a folder, or a place in a bucket. Making one checks that it can be used, and writes nothing."""
 
-    def __init__(self, root: str | Path) -> None:
-        """Raises ValueError for a path that can't be a folder or can't be written."""
+    root: Place
+
+    def __init__(self, root: str | Place) -> None:
+        """Raises ValueError for what can't be a folder, can't be written, or is a bucket that can't be had."""
         if "://" in str(root):
-            raise ValueError(f"storage must be a local folder or a shared file system, got {str(root)!r}")
+            self.root = S3Path(str(root))
+            try:
+                self.root.require_bucket()
+            except OSError as error:
+                raise ValueError(
+                    f"storage {str(root)!r} can't be used: {error}; the bucket must exist, and AWS_… variables (or the "
+                    "machine's role) must open it; another service than AWS: AWS_ENDPOINT_URL"
+                ) from error
+            return
         try:
-            self.root = Path(root).expanduser().absolute()
+            folder = Path(str(root)).expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(f"storage {str(root)!r} can't be found: {error}") from error
-        nearest = self.root
+        self.root = nearest = folder
         while not nearest.exists() and not nearest.is_symlink():
             nearest = nearest.parent
         if not nearest.is_dir():
@@ -50,20 +92,50 @@ class Store:
             )
 
     @property
-    def datasets(self) -> Path:
+    def remote(self) -> bool:
+        """Whether it lies behind a network protocol, not in a folder."""
+        return isinstance(self.root, S3Path)
+
+    @property
+    def datasets(self) -> Place:
         return self.root / "datasets"
 
-    def run(self, run_key: str) -> Path:
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do what reads or writes the storage by other means than this: a remote one's errors are waited out."""
+        return patiently(action) if self.remote else action()
+
+    def run(self, run_key: str) -> Place:
         """The folder of a run."""
         return self.root / "runs" / run_key
 
-    def study(self, name: str) -> Path:
+    def study(self, name: str) -> Place:
         """The folder of a study. Raises ValueError for a name that is not one plain path component."""
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise ValueError(f"a study's name must be letters, digits, '.', '_' or '-', got {name!r}")
         return self.root / "studies" / name
 
-    def begin(self, cell: Cell) -> Path:
+    def look(self, keys: Iterable[str]) -> dict[str, Found]:
+        """What lies in the folders of runs, by key: nothing for a run that was never begun."""
+        keys = list(keys)
+        there = set(self.run_keys()) if self.remote else set(keys)  # one answer instead of one a run
+        found = each(lambda run_key: _found(self.run(run_key)) if run_key in there else Found(), keys)
+        return dict(zip(keys, found, strict=True))
+
+    def run_keys(self) -> list[str]:
+        """The keys of all runs that were ever begun."""
+        return names_in(self.root / "runs")
+
+    def declarations(self) -> dict[Place, tuple[int, int]]:
+        """The cells.json of every study, and what tells whether it has changed: when it was written, its size."""
+        found: dict[Place, tuple[int, int]] = {}
+        for name in names_in(self.root / "studies"):
+            path = self.root / "studies" / name / "cells.json"
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                stat = path.stat()
+                found[path] = stat.st_mtime_ns, stat.st_size
+        return found
+
+    def begin(self, cell: Cell) -> Place:
         """Make a run's folder, or check that it is this cell's; forget an earlier failure."""
         folder = self.run(key(cell))
         written = self._read_json(folder, "cell.json")
@@ -106,33 +178,36 @@ class Store:
 
     def forget(self, run_key: str) -> None:
         """Remove a run, the proof of being done first."""
-        (self.run(run_key) / "result.json").unlink(missing_ok=True)
-        shutil.rmtree(self.run(run_key))
+        folder = self.run(run_key)
+        (folder / "result.json").unlink(missing_ok=True)
+        if isinstance(folder, S3Path):
+            folder.remove_all()
+        else:
+            shutil.rmtree(folder)
 
     def kept_steps(self, cell: Cell) -> list[int]:
         """Steps whose States are kept, increasing."""
-        found = (re.fullmatch(r"state-(\d+)\.safetensors", path.name) for path in self.run(key(cell)).glob("state-*"))
-        return sorted(int(match[1]) for match in found if match)
+        return _found(self.run(key(cell))).kept_steps
 
-    def state_path(self, cell: Cell, step: int) -> Path:
+    def state_path(self, cell: Cell, step: int) -> Place:
         return self.run(key(cell)) / f"state-{step}.safetensors"
 
-    def resume_path(self, cell: Cell) -> Path:
+    def resume_path(self, cell: Cell) -> Place:
         return self.run(key(cell)) / "resume.safetensors"
 
     def resume_step(self, cell: Cell) -> int | None:
         """The step of a run's resume State, by its header; 0 when that can't be read, None when there is none."""
         try:
-            with self.resume_path(cell).open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(length, 100_000_000)))  # safetensors itself allows no longer one
-                return int(json.loads(header["__metadata__"]["state"])["step"])
+            path = self.resume_path(cell)
+            length = int.from_bytes(_start(path, 8), "little")
+            header = json.loads(_start(path, 8 + min(length, 100_000_000))[8:])  # safetensors itself allows no longer
+            return int(json.loads(header["__metadata__"]["state"])["step"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
             return 0
 
-    def _read_json(self, folder: Path, name: str) -> Any:
+    def _read_json(self, folder: Place, name: str) -> Any:
         try:
             return json.loads((folder / name).read_bytes())
         except FileNotFoundError:
@@ -146,15 +221,18 @@ def spelled(error: BaseException) -> str:
     return str(error) if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {error}"
 
 
-def damaged_state(path: Path, reason: str) -> ValueError:
+def damaged_state(path: Place, reason: str) -> ValueError:
     """The error for a State that can't be used: it names the file and the way on."""
     if path.name == "resume.safetensors":
         return ValueError(f"{path} is damaged ({reason}): delete this file, and its run starts again from step 0")
     return _damaged(path.parent, path.name, reason)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary one, fsync, rename."""
+def write(path: Place, content: bytes) -> None:
+    """Write a file whole or not at all: locally a temporary one, fsync, rename."""
+    if isinstance(path, S3Path):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -167,19 +245,41 @@ def write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_once(path: Path, content: bytes) -> None:
+def write_once(path: Place, content: bytes) -> None:
     """Write a file that is never changed: if it is there already, leave it."""
     if not path.exists():
         write(path, content)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, one process at a time. It stays there: removing it would be a race."""
+def as_folder(place: Place) -> Iterator[Path]:
+    """A local folder to write files into: the place itself, or one whose files are put there at the end."""
+    if isinstance(place, Path):
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+        files = [path for path in Path(scratch).rglob("*") if path.is_file()]
+        each(lambda path: write(place / path.relative_to(scratch), path.read_bytes()), files)
+
+
+@contextlib.contextmanager
+def locked(path: Place) -> Iterator[None]:
+    """Hold a lock file, one process at a time. It stays there: removing it would be a race. S3 has none: no lock."""
+    if isinstance(path, S3Path):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:  # opened to write: NFS asks for that
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or its process is gone
         yield
+
+
+def each(action: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What an action returns for each item, many at a time: for what waits for a storage."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(action, items))
 
 
 def numbers_digest(numbers: dict[str, Any]) -> str:
@@ -189,7 +289,7 @@ def numbers_digest(numbers: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-def _damaged(folder: Path, name: str, reason: str) -> ValueError:
+def _damaged(folder: Place, name: str, reason: str) -> ValueError:
     command = f"python -m sweeps forget {folder.parent.parent} {folder.name}"
     return ValueError(
         f"{folder / name} is damaged ({reason}): delete the folder {folder}, and its cell is trained again ({command})"
@@ -203,3 +303,23 @@ def _json(value: Any) -> bytes:
 def _is_virtual(path: Path) -> bool:
     """Whether a folder offers no room at all, as /proc and /sys do, whatever their permissions say."""
     return shutil.disk_usage(path).total == 0
+
+
+def _found(folder: Place) -> Found:
+    return Found(names_in(folder))
+
+
+def names_in(folder: Place) -> list[str]:
+    """The names of what lies in a folder, sorted; none when there is no folder."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _start(path: Place, count: int) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(path, S3Path):
+        return path.read_start(count)
+    with path.open("rb") as file:
+        return file.read(count)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import sys
 import time
 from collections.abc import Generator
@@ -12,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainable import architectures, claims, datasets, recipes
+from trainable import architectures, claims, datasets, preflight, recipes
 from trainable.claims import Superseded
 from trainable.config import Cell, DenseRun, dense_run, from_description
 from trainable.events import Events
@@ -31,8 +32,6 @@ class Launch:
     study: str
     threads: int
     """CPUs of a trial, and its torch threads."""
-    gpus_per_trial: float | None
-    """Share of a GPU; None: by architecture. Without effect on a cluster that has none."""
     compile: bool
     resume_every: float
     """Seconds between resume States."""
@@ -40,6 +39,15 @@ class Launch:
     """Times that a cell is tried again."""
     id: str
     """Tells this launch's claims from those of others."""
+    driver: preflight.Driver
+    """What every machine is compared with before its first cell."""
+    data: dict[str, str]
+    """Digests of the data sets, by name."""
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "Launch":
+        """From the plain values of a trial's config."""
+        return cls(**(config | {"driver": preflight.Driver(**config["driver"])}))
 
 
 def gpu_share(architecture: str) -> float:
@@ -50,10 +58,11 @@ def gpu_share(architecture: str) -> float:
     return 0.5 if spec.family == "vgg" else 1.0
 
 
-def resources(cell: Cell, launch: Launch, *, gpus: bool) -> dict[str, float]:
-    """What one trial asks Ray for; gpus: whether the cluster has any."""
-    share = gpu_share(dense_run(cell).architecture) if launch.gpus_per_trial is None else launch.gpus_per_trial
-    return {"CPU": float(launch.threads)} | ({"GPU": share} if gpus else {})
+def resources(cell: Cell, *, threads: int, share: float | None, gpus: bool) -> dict[str, float]:
+    """What one trial asks Ray for: CPUs, and a share of a GPU (None: by architecture) where the cluster has GPUs."""
+    if not gpus:
+        return {"CPU": float(threads)}
+    return {"CPU": float(threads), "GPU": gpu_share(dense_run(cell).architecture) if share is None else share}
 
 
 class Vanished(RuntimeError):
@@ -70,9 +79,12 @@ class CellTrainable(tune.Trainable):
     _steps: Generator[Any] | None
     _events: Events | None
     _claim: claims.Claim | None
+    _fit: bool
+    """Whether this machine was found to have what it needs."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Only remember: a setup may run in a process that is then thrown away."""
+        self._fit = False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -86,8 +98,10 @@ class CellTrainable(tune.Trainable):
             return self._report(done=not self._advance())
         except Superseded:
             self._metrics["foreign"] = True
-        except OSError as error:  # nothing but the storage is read or written here: no fault of the cell
-            self._metrics["storage_error"] = str(error)
+        except preflight.Unfit as error:
+            self._metrics["fault"] = str(error)
+        except OSError as error:  # nothing but the storage is read or written here
+            self._metrics["fault"] = f"storage error: {error}"
         return self._report(done=True)
 
     def _advance(self) -> bool:
@@ -108,7 +122,7 @@ class CellTrainable(tune.Trainable):
                     if due and progress.step < progress.steps:  # the last report says done too
                         return True
                 return False
-            except (Superseded, OSError):
+            except (Superseded, preflight.Unfit, OSError):
                 raise
             except Exception as error:
                 self._steps = None
@@ -138,7 +152,7 @@ class CellTrainable(tune.Trainable):
             self._events = None
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._config, self._launch = config, Launch(**config["launch"])
+        self._config, self._launch = config, Launch.of(config["launch"])
         self._cell = cell_of(config)
         self._steps = self._claim = None
         self._events = None
@@ -148,7 +162,7 @@ class CellTrainable(tune.Trainable):
             "key": config["key"],
             "error": "",
             "foreign": False,
-            "storage_error": "",
+            "fault": "",  # why the launch can't go on, where that is none of the cell's
             "resumed_at": None,
             "step": 0,
             "steps": self._cell.budget,
@@ -164,6 +178,9 @@ class CellTrainable(tune.Trainable):
         from trainable import cycle, numerics
 
         launch, dense = self._launch, dense_run(self._cell)
+        if not self._fit:
+            preflight.check(launch.storage, launch.driver)
+            self._fit = True
         try:
             self._store = Store(launch.storage)
         except ValueError as error:  # it could be written when the launch began
@@ -172,6 +189,11 @@ class CellTrainable(tune.Trainable):
         device = numerics.choose_device(None if on_gpu else "cpu")
         settings = numerics.configure(device, launch.threads, launch.compile)
         data = _data(_as_seen(dense), launch.data_root, launch.storage, str(device))
+        if data.digest != launch.data[dense.dataset]:
+            raise preflight.Unfit(
+                f"machine {platform.node()} has another {dense.dataset} ({data.digest}) than the driver "
+                f"({launch.data[dense.dataset]}): remove it from {launch.data_root} there"
+            )
         self._close_events()  # of the attempt before
         self._events = Events(self._store.study(launch.study) / "tensorboard" / self._config["name"])
         self._events.hparams(self._config["name"], self._config["hparams"])
@@ -186,12 +208,18 @@ class CellTrainable(tune.Trainable):
     def _claimed(self) -> claims.Claim:
         """This launch's claim on the run. Raises Superseded, or Vanished when its trainers die again and again."""
         step = self._store.resume_step(self._cell) or 0
-        claim = claims.take(self._store.begin(self._cell), self._launch.id, step)
+        machine = ray.get_runtime_context().get_node_id()
+        claim = claims.take(self._store.begin(self._cell), self._launch.id, step, machine=machine, gone=_is_gone)
         if claim is None:
             raise Superseded("another launch trains this run")
         if claim.starts > self._launch.retries + 1:
             raise Vanished(f"its process vanished {claim.starts - 1} times at or after step {step}, with no word why")
         return claim
+
+
+def _is_gone(machine: str) -> bool:
+    """Whether a machine has left the cluster, by its Ray id."""
+    return all(node["NodeID"] != machine or not node["Alive"] for node in ray.nodes())
 
 
 def cell_of(config: dict[str, Any]) -> Cell:
