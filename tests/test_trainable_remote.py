@@ -130,8 +130,8 @@ def test_what_no_waiting_mends(words):
 def test_every_third_request_fails(s3, place):
     s3.kill()
     s3.start(fail_every=3)
-    for number in range(10):
+    for number in range(4):
         write(place / str(number), b"x" * number)
-    assert [(place / str(number)).stat().st_size for number in range(10)] == [*range(10)]
+    assert [(place / str(number)).stat().st_size for number in range(4)] == [0, 1, 2, 3]
     with contextlib.suppress(FileNotFoundError):
         (place / "nothing").read_bytes()
