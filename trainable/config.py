@@ -420,7 +420,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _take_types(instance: Any) -> None:
     """Bring every field to its declared type, so that a description has one spelling in memory as on disk."""
-    hints = _hints(type(instance))
+    cls: type = type(instance)
+    hints = _hints(cls)
     for entry in dataclasses.fields(instance):
         value = coerce(getattr(instance, entry.name), hints[entry.name], entry.name)
         object.__setattr__(instance, entry.name, value)
