@@ -53,8 +53,9 @@ def assert_same_table(uri: str, storage: Path, study: str) -> None:
     assert numbers(uri) == numbers_of_folder(storage)
 
 
+@pytest.mark.slow
 def test_a_study_in_a_bucket(s3, tmp_path):
-    """From the plan to the report, then on with one more seed; TensorBoard's files, gc and forget."""
+    """From the plan to the report; TensorBoard's files, the same command again, gc and forget."""
     planned = run([*TINY, "--dry-run"], s3.uri)
     assert planned.stdout.startswith("cells           7: 0 done, 7 missing\n")
     study = run(TINY, s3.uri)
@@ -88,10 +89,10 @@ def test_a_study_in_a_bucket(s3, tmp_path):
     assert collected.stdout == "0 files, 0.0 MB removed\n"
     forgotten = subprocess.run([*sweeps, "forget", s3.uri, run_key], capture_output=True, text=True)
     assert forgotten.stdout.startswith(f"forgotten: {s3.uri}/runs/{run_key}\n")
-    assert run(TINY, s3.uri).returncode == 0
-    assert_same_table(s3.uri, tmp_path / "folder", "tiny")
+    assert run_key not in store.run_keys()
 
 
+@pytest.mark.slow
 def test_the_plan_of_an_empty_bucket_is_quick(s3):
     """The whole reproduction study: 1,210 cells. Fifteen seconds are asked of it."""
     began = time.monotonic()
