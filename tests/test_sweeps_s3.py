@@ -185,9 +185,10 @@ def test_tensorboard_on_a_bucket(s3):
     shown = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         address = f"http://localhost:{port}/data/plugin/scalars/tags"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         seen = ""
         while "accuracy/test" not in seen:
+            assert shown.poll() is None, shown.stderr.read()
             assert time.monotonic() < deadline
             with contextlib.suppress(OSError):
                 seen = urllib.request.urlopen(address, timeout=5).read().decode()
