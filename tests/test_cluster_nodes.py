@@ -44,12 +44,16 @@ class Nodes:
         )
         self.address = self._answer()
         self.variables["RAY_ADDRESS"] = self.address
+        self.up: list[str] = []
+        """Ids of the worker nodes."""
 
     def add(self, **options) -> str:
         """Start a node; its id."""
-        return self._ask(f"add {json.dumps(NODE | options)}")
+        self.up.append(self._ask(f"add {json.dumps(NODE | options)}"))
+        return self.up[-1]
 
     def kill(self, node: str) -> None:
+        self.up.remove(node)
         assert self._ask(f"kill {node}") == node
 
     def close(self) -> None:
@@ -144,8 +148,8 @@ class Training:
     """Of the resume State."""
 
 
-def training(storage: Path) -> list[Training]:
-    """Runs that are under way now."""
+def training(nodes: Nodes, storage: Path) -> list[Training]:
+    """Runs that are under way now, on nodes that are up."""
     store, found = Store(storage), []
     for path in storage.glob("runs/*/resume.safetensors"):
         try:
@@ -153,8 +157,8 @@ def training(storage: Path) -> list[Training]:
             cell = from_description(json.loads((path.parent / "cell.json").read_bytes()))
         except FileNotFoundError:
             continue
-        if step := store.resume_step(cell):
-            found.append(Training(key=path.parent.name, machine=claim["machines"][-1], step=step))
+        if (step := store.resume_step(cell)) and (machine := claim["machines"][-1]) in nodes.up:
+            found.append(Training(key=path.parent.name, machine=machine, step=step))
     return found
 
 
@@ -167,11 +171,11 @@ def wait_for(found: Callable[[], list | bool], driver: subprocess.Popen, seconds
     return now
 
 
-def strike(storage: Path, driver: subprocess.Popen, chance: random.Random, done_before: int) -> Training:
+def strike(nodes: Nodes, storage: Path, driver: subprocess.Popen, chance: random.Random, done_before: int) -> Training:
     """Wait for cells that are done, then a random time, then for a run to strike."""
     wait_for(lambda: len(results(storage)) >= done_before, driver)
     time.sleep(chance.uniform(0, 1))
-    return chance.choice(wait_for(lambda: training(storage), driver))
+    return chance.choice(wait_for(lambda: training(nodes, storage), driver))
 
 
 def require_little_lost(storage: Path, struck: list[Training]) -> None:
@@ -199,7 +203,7 @@ def test_five_kills_of_a_node(nodes, one_node, tmp_path):
     storage, chance, struck = tmp_path / "storage", random.Random(0), []
     driver = start(nodes, storage, "--retries", "0")
     for done_before in (0, 2, 4, 6, 8):
-        struck.append(strike(storage, driver, chance, done_before))
+        struck.append(strike(nodes, storage, driver, chance, done_before))
         nodes.kill(struck[-1].machine)
         nodes.add()
     assert finish(driver) == 0, log_path(storage).read_text()
@@ -211,7 +215,7 @@ def test_kills_of_the_driver(nodes, one_node, tmp_path):
     storage, chance, struck = tmp_path / "storage", random.Random(1), []
     for done_before in (0, 4, 8):
         driver = start(nodes, storage)
-        struck.append(strike(storage, driver, chance, done_before))
+        struck.append(strike(nodes, storage, driver, chance, done_before))
         driver.kill()
         driver.wait()
     assert finish(start(nodes, storage)) == 0, log_path(storage).read_text()
@@ -223,7 +227,7 @@ def test_both_at_once(nodes, one_node, tmp_path):
     storage, chance, struck = tmp_path / "storage", random.Random(2), []
     for done_before in (0, 5):
         driver = start(nodes, storage)
-        struck.append(strike(storage, driver, chance, done_before))
+        struck.append(strike(nodes, storage, driver, chance, done_before))
         driver.kill()
         nodes.kill(struck[-1].machine)
         driver.wait()
