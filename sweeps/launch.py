@@ -118,8 +118,10 @@ def train(
         )
         declare()
         print(f"{slots} trials at a time; {watch(store, study)}", file=sys.stderr)
+        losses = machines.Losses()
         with tempfile.TemporaryDirectory() as scratch, _stop_signals() as stop:
             retention = None if options.keep_states else Retention(store, jobs.cells.values())
+            broken = BrokenEnvironment(store, launch.id, stop, losses.lately)
             display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)
             tuner = tune.Tuner(
                 tune.with_resources(
@@ -135,7 +137,7 @@ def train(
                         options.retries,
                         grow,
                         places=lambda: _places(jobs, options, machines.of_cluster())[0],
-                        lost=machines.lost,
+                        lost=losses.lately,
                     ),
                     num_samples=-1,
                     max_concurrent_trials=MOST_TRIALS,
@@ -148,7 +150,7 @@ def train(
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=-1),
                     stop=stop,
-                    callbacks=[display, BrokenEnvironment(store, launch.id, stop), JsonLoggerCallback(), Forget()],
+                    callbacks=[display, broken, JsonLoggerCallback(), Forget()],
                     verbose=0,
                 ),
             )
@@ -212,9 +214,10 @@ def _trial_config(job: Job, launch: Launch) -> dict[str, Any]:
 class BrokenEnvironment(tune.Callback):
     """Ends the study when three trials in a row die before they reach our code: Tune would restart them for ever."""
 
-    def __init__(self, store: Store, launch: str, stop: Stop) -> None:
-        self._store, self._launch, self._stop = store, launch, stop
-        self._deaths, self._lost = 0, machines.lost()
+    def __init__(self, store: Store, launch: str, stop: Stop, lost: Callable[[], bool]) -> None:
+        """lost: whether a machine has left lately."""
+        self._store, self._launch, self._stop, self._lost = store, launch, stop, lost
+        self._deaths = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -228,9 +231,7 @@ class BrokenEnvironment(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         claim = claims.read(self._store.run(trial.config["key"]))
         reached = claim is not None and claim["launch"] == self._launch
-        with_machine = machines.lost() > self._lost
-        self._lost = machines.lost()
-        self._deaths = 0 if reached or with_machine else self._deaths + 1
+        self._deaths = 0 if reached or self._lost() else self._deaths + 1
         if self._deaths == 3:
             self._stop.give_up(f"trials die before they begin, three in a row; the last one's words:\n{_words(trial)}")
 
