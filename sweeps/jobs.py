@@ -40,6 +40,8 @@ class Jobs:
         self.failed: dict[str, str] = {}
         """Errors by key: of cells that failed in this launch, and of their descendants."""
         self.running: dict[str, Job] = {}
+        self.steps_left = 0
+        """Steps of the cells that are neither done nor failed, what running ones have made not counted."""
         self._names: dict[str, str] = {}
         self._keep: dict[str, set[int]] = {}
         self._kept: dict[str, frozenset[int]] = {}
@@ -68,6 +70,8 @@ class Jobs:
             if found.done:
                 self.done.add(run_key)
                 self._kept[run_key] = frozenset(found.kept_steps)
+            else:
+                self.steps_left += self.cells[run_key].budget
         for _, cell in rows:
             self._lengthen(cell)
         for run_key in new:
@@ -98,11 +102,6 @@ class Jobs:
         """Cells that are neither done nor failed."""
         return len(self.cells) - len(self.done) - len(self.failed)
 
-    def steps_left(self) -> int:
-        """Steps of the cells that are neither done nor failed, what running ones have made not counted."""
-        ended = self.done | self.failed.keys()
-        return sum(cell.budget for run_key, cell in self.cells.items() if run_key not in ended)
-
     def ended(self, job: Job, error: str | None = None) -> None:
         """Take note of what a job left in the store; with an error, of its failure, which fails its descendants.
 
@@ -120,7 +119,9 @@ class Jobs:
 
     def _done(self, job_id: str, cell: Cell) -> None:
         """A cell is done, or a State is back: those that waited for it wait no more, or are done themselves."""
-        self.done.add(key(cell))
+        if key(cell) not in self.done:
+            self.done.add(key(cell))
+            self.steps_left -= cell.budget
         self._kept[key(cell)] = frozenset(self._store.kept_steps(cell))
         self._replays.pop(job_id, None)
         for waiting in self._waiting.pop(job_id, ()):
@@ -199,6 +200,7 @@ class Jobs:
     def _fail(self, job: Job, error: str) -> None:
         if job.replay is None:
             self.failed[job.id] = error
+            self.steps_left -= job.cell.budget
             self._store.write_failure(job.cell, error)
         self._replays.pop(job.id, None)
         for waiting in self._waiting.pop(job.id, ()):

@@ -20,13 +20,13 @@ os.environ |= {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Stop serves SIGTERM too, and works while Tune waits for its searcher
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # Tune's snapshots are for Tuner.restore: the store is what a study goes on from
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_WARN_THRESHOLD_S": "30",  # writing the table takes a second now and then, never more than 2 % of the time
 }
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pandas as pd
 import ray
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps import machines
@@ -37,7 +37,7 @@ from sweeps.retention import Retention
 from sweeps.searcher import JobSearcher, Stop
 from trainable import claims, datasets, preflight
 from trainable.columns import columns, schedule_of
-from trainable.config import Cell, dense_run, describe, key
+from trainable.config import dense_run, describe, key
 from trainable.datasets import Dataset
 from trainable.events import Events
 from trainable.store import Store
@@ -91,14 +91,12 @@ def train(
     """
     here = machines.cluster_address() is None
     if here:
-        _places(jobs, options, machines.this_machine())
-    elif not store.remote and "runtime_resources" in Path(str(store.root)).parts:
+        _requests(jobs, options, machines.this_machine())
+    elif "runtime_resources" in Path(str(store.root)).parts:
         raise ValueError(f"storage {store.root} lies in a copy that Ray removes: give an absolute path, or s3://…")
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    driver = preflight.begin(store)
-    try:
+    with preflight.mark(store) as driver, _ray():
         found = machines.of_cluster() if here else machines.wait_for_one()
-        slots, gpus = _places(jobs, options, found)
+        requests = _requests(jobs, options, found)
         if not here or store.remote:
             for name, dataset in data.items():
                 datasets.provide(name, dataset, store.datasets)
@@ -117,52 +115,73 @@ def train(
             data={name: dataset.digest for name, dataset in data.items()},
         )
         declare()
-        print(f"{slots} trials at a time; {watch(store, study)}", file=sys.stderr)
+        print(f"{machines.places(found, requests.values())} trials at a time; {watch(store, study)}", file=sys.stderr)
         losses = machines.Losses()
-        with tempfile.TemporaryDirectory() as scratch, _stop_signals() as stop:
-            retention = None if options.keep_states else Retention(store, jobs.cells.values())
-            broken = BrokenEnvironment(store, launch.id, stop, losses.lately)
-            display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    CellTrainable,
-                    lambda config: tune.PlacementGroupFactory([_request(cell_of(config), options, gpus)]),
-                ),
-                tune_config=tune.TuneConfig(
-                    search_alg=JobSearcher(
-                        jobs,
-                        lambda job: _trial_config(job, launch),
-                        stop,
-                        retention,
-                        options.retries,
-                        grow,
-                        places=lambda: _places(jobs, options, machines.of_cluster())[0],
-                        lost=losses.lately,
-                    ),
-                    num_samples=-1,
-                    max_concurrent_trials=MOST_TRIALS,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(
-                    name=study,
-                    storage_path=scratch,
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    failure_config=tune.FailureConfig(max_failures=-1),
-                    stop=stop,
-                    callbacks=[display, broken, JsonLoggerCallback(), Forget()],
-                    verbose=0,
-                ),
+        with _stop_signals() as stop:
+            searcher = JobSearcher(
+                jobs,
+                lambda job: _trial_config(job, launch),
+                stop,
+                None if options.keep_states else Retention(store, jobs.cells.values()),
+                options.retries,
+                grow,
+                places=lambda: max(1, machines.places(machines.of_cluster(), requests.values())),
+                lost=losses.lately,
             )
+            display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)
             try:
-                with contextlib.redirect_stdout(io.StringIO()):  # Tune's headers; the table is what stdout is for
-                    results = tuner.fit()
+                broken = BrokenEnvironment(store, launch.id, stop, losses.lately)
+                results = _fit(study, searcher, stop, [display, broken, Forget()], requests)
                 display.publish()
             finally:
                 display.close()
         return stop, results
+
+
+def _fit(
+    study: str,
+    searcher: JobSearcher,
+    stop: Stop,
+    callbacks: list[tune.Callback],
+    requests: Mapping[str, machines.Resources],
+) -> tune.ResultGrid:
+    """Tune's part: trials for what the searcher suggests, until it has no more."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(
+                CellTrainable,
+                lambda config: tune.PlacementGroupFactory([requests[dense_run(cell_of(config)).architecture]]),
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=MOST_TRIALS,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=study,
+                storage_path=scratch,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=-1),
+                stop=stop,
+                callbacks=callbacks,
+                verbose=0,
+            ),
+        )
+        # At the end Tune reads its loggers' files, and warns of each that is not there.
+        logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+        with contextlib.redirect_stdout(io.StringIO()):  # Tune's headers; the table is what stdout is for
+            return tuner.fit()
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[None]:
+    """Join the running cluster, or start one here."""
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield
     finally:
-        preflight.end(store, driver)
         ray.shutdown()
 
 
@@ -237,10 +256,11 @@ class BrokenEnvironment(tune.Callback):
 
 
 class Forget(tune.Callback):
-    """Drops the windows of last values that Tune keeps of every metric for ever: 30 kB a finished trial."""
+    """Drops the statistics and last values that Tune keeps of every metric for ever: 37 kB a finished trial."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial.metric_n_steps.clear()
+        trial.metric_analysis.clear()
 
 
 def _words(trial: Any) -> str:
@@ -251,9 +271,15 @@ def _words(trial: Any) -> str:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask for a stop; a second one has its usual effect. After ray.init, which sets its own."""
+    """SIGINT, SIGTERM and a closed terminal ask for a stop; a second one has its usual effect.
+
+    After ray.init, which sets its own. nohup's wish to ignore the terminal is respected.
+    """
     stop = Stop()
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def request(number: int, _frame: Any) -> None:
         stop.signalled = True
@@ -269,15 +295,12 @@ def _stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _places(jobs: Jobs, options: argparse.Namespace, found: Machines) -> tuple[int, bool]:
-    """Trials that run at once, if all ask as the least demanding; whether they ask for GPUs.
-
-    Raises ValueError when one fits no machine at all.
-    """
+def _requests(jobs: Jobs, options: argparse.Namespace, found: Machines) -> dict[str, machines.Resources]:
+    """What a trial asks for, by architecture. Raises ValueError when one fits no machine at all."""
     gpus = options.gpus_per_trial is not None or found.gpus
-    kinds = {dense_run(cell).architecture: cell for cell in jobs.cells.values()}
-    return machines.places(found, [_request(cell, options, gpus) for cell in kinds.values()]), gpus
-
-
-def _request(cell: Cell, options: argparse.Namespace, gpus: bool) -> machines.Resources:
-    return resources(cell, threads=options.threads, share=options.gpus_per_trial, gpus=gpus)
+    requests = {
+        name: resources(name, threads=options.threads, share=options.gpus_per_trial, gpus=gpus)
+        for name in dict.fromkeys(dense_run(cell).architecture for cell in jobs.cells.values())
+    }
+    machines.require(found, requests.values())
+    return requests

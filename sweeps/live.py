@@ -103,7 +103,7 @@ class Display(tune.Callback):
     def render(self) -> Group:
         """The display as it is now."""
         jobs, rate = self._jobs, self.steps_per_second()
-        left = max(0, jobs.steps_left() - sum(step for _, step, _, _ in self._at.values()))
+        left = max(0, jobs.steps_left - sum(step for _, step, _, _ in self._at.values()))
         eta = _duration(left / rate) if rate > 0 else "unknown"
         counts = f"{len(jobs.done)} done, {len(self._at)} running, {len(jobs.failed)} failed, {jobs.left()} left"
         summary = Text(f"{counts} of {len(jobs.cells)} cells; {rate:.1f} steps/s; time left {eta}")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,15 +110,19 @@ def wait_for_one() -> Machines:
         time.sleep(1)
 
 
-def places(machines: Machines, requests: Collection[Resources]) -> int:
-    """Trials that run at once, if all ask as the least demanding. Raises ValueError when one fits no machine at all."""
-    fits = [(machines.places(request), request) for request in requests]
-    least, largest = min(fits, key=lambda fit: fit[0])
-    if least < 1:
-        raise ValueError(
-            f"a trial asks for {largest}, more than any machine has ({machines}): lower --threads or --gpus-per-trial"
-        )
-    return max(count for count, _ in fits)
+def places(machines: Machines, requests: Iterable[Resources]) -> int:
+    """Trials that run at once, if all ask as the least demanding."""
+    return max(machines.places(request) for request in requests)
+
+
+def require(machines: Machines, requests: Iterable[Resources]) -> None:
+    """Raise ValueError when a trial with one of these requests fits no machine at all."""
+    for request in requests:
+        if machines.places(request) < 1:
+            raise ValueError(
+                f"a trial asks for {request}, more than any machine has ({machines}): "
+                "lower --threads or --gpus-per-trial"
+            )
 
 
 class Losses:

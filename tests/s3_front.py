@@ -1,4 +1,4 @@
-"""python s3_front.py PORT BEHIND EVERY: passes requests on to the server at BEHIND; every EVERYth fails with status 503.
+"""python s3_front.py PORT BEHIND EVERY: passes requests on to the server at BEHIND; every EVERYth fails (503).
 
 As a process of its own it can be killed, while what the server behind it holds stays, as it would on S3.
 """
@@ -21,7 +21,9 @@ async def serve(port: int, behind: int, every: int) -> None:
                 return web.Response(status=503, text="<Error><Code>ServiceUnavailable</Code></Error>")
             url = f"http://127.0.0.1:{behind}{request.raw_path}"
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-            async with session.request(request.method, url, headers=headers, data=await request.content.read()) as theirs:
+            async with session.request(
+                request.method, url, headers=headers, data=await request.content.read()
+            ) as theirs:
                 content = await theirs.read()
                 kept = {name: value for name, value in theirs.headers.items() if name.lower() not in HOP_BY_HOP}
                 if request.method == "HEAD":

@@ -44,6 +44,17 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "storage")
 
 
+@pytest.fixture(autouse=True)
+def _steps_left_add_up(monkeypatch):
+    """What is counted as jobs end is the sum over the cells, after every test."""
+    made, init = [], Jobs.__init__
+    monkeypatch.setattr(Jobs, "__init__", lambda self, store: (made.append(self), init(self, store))[1])
+    yield
+    for jobs in made:
+        ended = {*jobs.done, *jobs.failed}
+        assert jobs.steps_left == sum(cell.budget for run_key, cell in jobs.cells.items() if run_key not in ended)
+
+
 def test_parents_come_first_and_once(store):
     jobs = jobs_of(store, cycle(0.5, 0.25), cycle(0.5, 0.25, 0.1), cycle(0.2))
     assert len(jobs.cells) == 5

@@ -59,18 +59,23 @@ def test_gpus():
     assert Machines(up=[HEAD], promised=[Promised(resources=SMALL, most=1)], most_promised=1).gpus
 
 
-def test_trials_at_once_and_the_largest_request():
-    """As many as of the least demanding fit; the most demanding must fit somewhere."""
+def test_trials_at_once():
+    """As many as of the least demanding fit."""
     assert machines.places(Machines(up=[SMALL, BIG]), [QUARTER, {"CPU": 1.0, "GPU": 4.0}]) == 20
+
+
+def test_a_trial_that_fits_no_machine():
+    """The most demanding must fit somewhere, were it on a machine that is still to come."""
+    cluster = Machines(up=[HEAD, SMALL], promised=[Promised(resources=BIG, most=2)], most_promised=2)
+    machines.require(cluster, [QUARTER, {"CPU": 1.0, "GPU": 4.0}])
     words = (
         r"a trial asks for \{'CPU': 1.0, 'GPU': 5.0\}, more than any machine has "
         r"\(8 CPU, 1 GPU; 32 CPU, 4 GPU; 0 CPU, 0 GPU\): lower --threads or --gpus-per-trial$"
     )
-    cluster = Machines(up=[HEAD, SMALL], promised=[Promised(resources=BIG, most=2)], most_promised=2)
     with pytest.raises(ValueError, match=words):
-        machines.places(cluster, [QUARTER, {"CPU": 1.0, "GPU": 5.0}])
+        machines.require(cluster, [QUARTER, {"CPU": 1.0, "GPU": 5.0}])
     with pytest.raises(ValueError, match=r"more than any machine has \(none\)"):
-        machines.places(Machines(up=[]), [QUARTER])
+        machines.require(Machines(up=[]), [QUARTER])
 
 
 def test_this_machine(monkeypatch):

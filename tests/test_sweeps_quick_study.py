@@ -178,6 +178,7 @@ def test_what_is_printed(studied):
     assert done.stdout == f"{table}\n\n{verdicts}\n"
     assert done.stderr.startswith("cells           7: 0 done, 7 missing\n")
     assert f"tensorboard --logdir {folder / 'storage/studies/quick/tensorboard'}" in done.stderr
+    assert "Failed to fetch metrics" not in done.stderr  # Tune's, of log files that there are none of
     assert len(re.findall(r"^\[\d/7\] digits/resnet8-8/\S+  test accuracy [01]\.\d{4}$", done.stderr, re.M)) == 7
 
 
@@ -277,7 +278,7 @@ def test_another_protocol_under_that_name(studied):
 
 
 @pytest.mark.slow
-def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
+def test_gpu_shares_and_tunes_own_metrics(tmp_path, cpu_name):
     """Eight CPUs and one GPU, all of them imagined: four trials of a quarter each."""
     script = tmp_path / "script.py"
     script.write_text(
@@ -288,9 +289,9 @@ def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
         "train = launch.train\n"
         "def kept(*arguments):\n"
         "    stop, results = train(*arguments)\n"
-        "    frame = results.get_dataframe()\n"
-        f"    frame.to_json({str(tmp_path / 'frame.json')!r})\n"
-        "    assert not any(trial.metric_n_steps for trial in results._experiment_analysis.trials)\n"
+        "    analysis = results._experiment_analysis\n"
+        "    assert not any(trial.metric_n_steps or trial.metric_analysis for trial in analysis.trials)\n"
+        "    assert all(frame.empty for frame in analysis.trial_dataframes.values())\n"
         f"    pd.DataFrame([result.metrics for result in results]).to_json({str(tmp_path / 'metrics.json')!r})\n"
         "    return stop, results\n"
         "launch.train = kept\n"
@@ -302,13 +303,12 @@ def test_gpu_shares_and_tunes_own_table(tmp_path, cpu_name):
     assert "4 trials at a time" in done.stderr
     found = results(tmp_path)
     assert {result["provenance"]["numerics"]["device"].rpartition(" ")[0] for result in found.values()} == {cpu_name}
-    for name in ("metrics.json", "frame.json"):
-        frame = pd.read_json(tmp_path / name)
-        assert sorted(frame["key"]) == sorted(found)
-        assert {row.key: row.step for row in frame.itertuples()} == {
-            run_key: result["numbers"]["steps"] for run_key, result in found.items()
-        }
-        assert set(frame["error"]) == {""}
+    frame = pd.read_json(tmp_path / "metrics.json")
+    assert sorted(frame["key"]) == sorted(found)
+    assert {row.key: row.step for row in frame.itertuples()} == {
+        run_key: result["numbers"]["steps"] for run_key, result in found.items()
+    }
+    assert set(frame["error"]) == {""}
 
 
 @pytest.mark.slow

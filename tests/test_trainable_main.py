@@ -174,7 +174,7 @@ def test_bad_files(tmp_path):
     assert refused(tmp_path, "none.json", "--storage", "here").startswith("CELL.json can't be read: ")
     assert "'.'" in refused(tmp_path, ".", "--storage", "here")
     assert refused(tmp_path).startswith("CELL.json is missing: python -m trainable --example prints one")
-    assert refused(tmp_path, "cell.json").startswith("--storage DIR is missing")
+    assert refused(tmp_path, "cell.json").startswith("--storage WHERE is missing")
 
 
 def test_a_storage_that_cannot_be_written(tmp_path, cell, write_cell):

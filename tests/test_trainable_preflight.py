@@ -26,21 +26,19 @@ def files(store: Store) -> list[Path]:
 
 @pytest.fixture
 def driver(empty):
-    return preflight.begin(empty)
+    with preflight.mark(empty) as driver:
+        yield driver
 
 
 def test_a_mark_for_the_time_of_a_launch(empty):
-    driver = preflight.begin(empty)
-    (mark,) = files(empty)
-    assert (mark.name, mark.read_text()) == (driver.token, driver.token)
-    for _ in range(2):
-        preflight.check(str(empty.root), driver)
-    assert files(empty) == [mark]
-    other = preflight.begin(empty)
-    preflight.end(empty, driver)
-    preflight.end(empty, driver)
-    preflight.check(str(empty.root), other)
-    preflight.end(empty, other)
+    with preflight.mark(empty) as driver:
+        (mark,) = files(empty)
+        assert (mark.name, mark.read_text()) == (driver.token, driver.token)
+        with preflight.mark(empty) as other:
+            for _ in range(2):
+                preflight.check(str(empty.root), driver)
+            preflight.check(str(empty.root), other)
+        assert files(empty) == [mark]
     assert files(empty) == []
 
 
@@ -52,9 +50,8 @@ def test_what_the_driver_has(driver):
 
 def test_a_bucket(s3):
     store = Store(s3.uri)
-    driver = preflight.begin(store)
-    preflight.check(s3.uri, driver)
-    preflight.end(store, driver)
+    with preflight.mark(store) as driver:
+        preflight.check(s3.uri, driver)
     assert store.root.below() == {}
 
 
@@ -84,23 +81,22 @@ def test_a_storage_that_holds_something_else(empty, driver):
         preflight.check(str(empty.root), driver)
 
 
-def test_a_storage_that_can_not_be_written(empty, monkeypatch):
+def test_a_storage_that_can_not_be_written(empty, driver, monkeypatch):
     def full(path, content):
         raise OSError("No space left on device")
 
-    driver = preflight.begin(empty)
     monkeypatch.setattr(preflight, "write", full)
     with pytest.raises(OSError, match="No space left on device"):
         preflight.check(str(empty.root), driver)
-    with pytest.raises(OSError, match="No space left on device"):
-        preflight.begin(empty)
+    with pytest.raises(OSError, match="No space left on device"), preflight.mark(empty):
+        pass
 
 
 def test_a_storage_that_changes_what_is_written(empty, monkeypatch):
     (empty.root / "probes").mkdir(parents=True)
     monkeypatch.setattr(preflight, "write", lambda path, content: path.write_bytes(content[:1]))
-    with pytest.raises(OSError, match=r"probes/.* holds something else than was written"):
-        preflight.begin(empty)
+    with pytest.raises(OSError, match=r"probes/.* holds something else than was written"), preflight.mark(empty):
+        pass
 
 
 # Versions

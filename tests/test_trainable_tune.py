@@ -10,7 +10,7 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainable import claims, cycle, preflight, recipes, strategies, tune
+from trainable import claims, cycle, preflight, strategies, tune
 from trainable.config import Cycle, describe, key
 from trainable.store import write
 from trainable.tune import CellTrainable, Launch, gpu_share, resources
@@ -45,7 +45,6 @@ def trial(store, machines, monkeypatch):
     monkeypatch.setattr(ray, "get_gpu_ids", list)  # these would start a Ray
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "this"))
     monkeypatch.setattr(ray, "nodes", lambda: machines)
-    driver = preflight.begin(store)
 
     def made(cell, *, replay=None, keep=(), **options) -> CellTrainable:
         return CellTrainable(config(cell, replay, keep, options))
@@ -63,7 +62,8 @@ def trial(store, machines, monkeypatch):
         }
 
     made.config = lambda cell: config(cell, None, (), {})
-    return made
+    with preflight.mark(store) as driver:
+        yield made
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def test_shares_of_a_gpu(architecture, share):
     assert gpu_share(architecture) == share
 
 
-def test_resources(tiny, cell):
-    assert resources(cell, threads=2, share=None, gpus=False) == {"CPU": 2.0}
-    assert resources(cell, threads=2, share=0.125, gpus=False) == {"CPU": 2.0}
-    assert resources(cell, threads=2, share=None, gpus=True) == {"CPU": 2.0, "GPU": 0.25}
-    assert resources(tiny, threads=2, share=0.125, gpus=True) == {"CPU": 2.0, "GPU": 0.125}
-    assert resources(recipes.wide_resnet("wrn16-8", 0), threads=1, share=None, gpus=True) == {"CPU": 1.0, "GPU": 1.0}
+def test_resources():
+    assert resources("resnet8-4", threads=2, share=None, gpus=False) == {"CPU": 2.0}
+    assert resources("resnet8-4", threads=2, share=0.125, gpus=False) == {"CPU": 2.0}
+    assert resources("resnet8-4", threads=2, share=None, gpus=True) == {"CPU": 2.0, "GPU": 0.25}
+    assert resources("resnet8-4", threads=2, share=0.125, gpus=True) == {"CPU": 2.0, "GPU": 0.125}
+    assert resources("wrn16-8", threads=1, share=None, gpus=True) == {"CPU": 1.0, "GPU": 1.0}
 
 
 # A trial to its end

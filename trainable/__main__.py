@@ -56,7 +56,7 @@ def example() -> Cycle:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m trainable", description=__doc__)
     parser.add_argument("cell", metavar="CELL.json", nargs="?", type=Path, help="a cell's description (see --example)")
-    parser.add_argument("--storage", metavar="DIR", help="folder for States and results; made when missing")
+    parser.add_argument("--storage", metavar="WHERE", help="for States and results: a folder, made when missing, or s3://bucket/prefix")
     parser.add_argument("--data-root", metavar="DIR", default="data", help="folder of <data set>.npz (default: data)")
     parser.add_argument("--device", help="cpu, cuda, cuda:N or mps (default: cuda where there is one)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's own choice)")
@@ -77,7 +77,7 @@ def _read_input(options: argparse.Namespace) -> tuple[Cell, Store | None]:
     if options.cell is None:
         raise ValueError("CELL.json is missing: python -m trainable --example prints one to start from")
     if options.storage is None and not options.check:
-        raise ValueError("--storage DIR is missing: the folder for States and results")
+        raise ValueError("--storage WHERE is missing: the folder, or s3://bucket/prefix, for States and results")
     store = None if options.storage is None else Store(options.storage)
     cell, path = _read_cell(options.cell)
     if path is not None:

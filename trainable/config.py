@@ -394,7 +394,7 @@ def _plain(instance: Any) -> dict[str, Any]:
 def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a JSON object, got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"unknown field {', '.join(unknown)} of {where}: its fields are {', '.join(fields)}")
@@ -412,9 +412,16 @@ def _build(cls: type, values: Any, where: str) -> Any:
     return cls(**arguments)
 
 
+@lru_cache
+def _hints(cls: type) -> dict[str, Any]:
+    """A dataclass's types by field: found out once, for a study has many cells."""
+    return typing.get_type_hints(cls)
+
+
 def _take_types(instance: Any) -> None:
     """Bring every field to its declared type, so that a description has one spelling in memory as on disk."""
-    hints = typing.get_type_hints(type(instance))
+    cls: type = type(instance)
+    hints = _hints(cls)
     for entry in dataclasses.fields(instance):
         value = coerce(getattr(instance, entry.name), hints[entry.name], entry.name)
         object.__setattr__(instance, entry.name, value)

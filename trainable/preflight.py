@@ -1,8 +1,10 @@
 """What a machine needs before it trains its first cell: the driver's storage, and the driver's code."""
 
+import contextlib
 import hashlib
 import platform
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +29,20 @@ class Driver:
     """source_digest()."""
 
 
-def begin(store: Store) -> Driver:
-    """Leave a mark in the storage for the others to find. Raises OSError when it can't be written, read or deleted."""
+@contextlib.contextmanager
+def mark(store: Store) -> Iterator[Driver]:
+    """Leave a mark in the storage while a study runs, for other machines to find.
+
+    Raises OSError when the storage can't be written, read or deleted from.
+    """
     _probe(store)
-    token = secrets.token_hex(8)
-    write(store.root / "probes" / token, token.encode())
-    return Driver(token=token, versions=provenance.versions(), source=source_digest())
-
-
-def end(store: Store, driver: Driver) -> None:
-    """Remove the mark."""
-    (store.root / "probes" / driver.token).unlink(missing_ok=True)
+    driver = Driver(token=secrets.token_hex(8), versions=provenance.versions(), source=source_digest())
+    path = store.root / "probes" / driver.token
+    write(path, driver.token.encode())
+    try:
+        yield driver
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def check(storage: str, driver: Driver) -> None:

@@ -61,11 +61,11 @@ def gpu_share(architecture: str) -> float:
     return 0.5 if spec.family == "vgg" else 1.0
 
 
-def resources(cell: Cell, *, threads: int, share: float | None, gpus: bool) -> dict[str, float]:
+def resources(architecture: str, *, threads: int, share: float | None, gpus: bool) -> dict[str, float]:
     """What one trial asks Ray for: CPUs, and a share of a GPU (None: by architecture) where the cluster has GPUs."""
     if not gpus:
         return {"CPU": float(threads)}
-    return {"CPU": float(threads), "GPU": gpu_share(dense_run(cell).architecture) if share is None else share}
+    return {"CPU": float(threads), "GPU": gpu_share(architecture) if share is None else share}
 
 
 class Vanished(RuntimeError):

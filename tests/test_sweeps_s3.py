@@ -1,0 +1,166 @@
+"""Studies with their storage in a bucket: the same numbers as in a folder, and nothing lost when the server fails."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from analysis.load import load
+from sweeps.watch import Mirror
+from trainable.remote import S3Path
+from trainable.store import Store
+
+pytestmark = pytest.mark.timeout(600)
+TINY = [sys.executable, str(Path(__file__).parent / "tiny_study.py"), "--seeds", "1", "--steps", "20"]
+QUICK = [sys.executable, "sweeps/quick_study.py", "--seeds", "0", "--sparsities", "0.9", "--resume-every", "1"]
+MEASURED = ["train_seconds", "images_per_second", "resumes", "finished_at"]
+"""What differs from run to run."""
+
+
+def run(command, storage, **variables) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, "--storage", str(storage)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env=os.environ | variables,
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+def numbers(uri: str) -> dict[str, dict]:
+    """What every finished run of a bucket says of itself, by key."""
+    store = Store(uri)
+    done = [run_key for run_key, found in store.look(store.run_keys()).items() if found.done]
+    return {run_key: json.loads((store.run(run_key) / "result.json").read_bytes())["numbers"] for run_key in done}
+
+
+def numbers_of_folder(storage: Path) -> dict[str, dict]:
+    results = storage.glob("runs/*/result.json")
+    return {path.parent.name: json.loads(path.read_bytes())["numbers"] for path in results}
+
+
+def assert_same_table(uri: str, storage: Path, study: str) -> None:
+    theirs, ours = load(uri, study), load(storage, study)
+    assert set(theirs["status"]) == {"done"}
+    pd.testing.assert_frame_equal(theirs.drop(columns=MEASURED), ours.drop(columns=MEASURED))
+    assert numbers(uri) == numbers_of_folder(storage)
+
+
+@pytest.mark.slow
+def test_a_study_in_a_bucket(s3, tmp_path):
+    """From the plan to the report; TensorBoard's files, the same command again, gc and forget."""
+    planned = run([*TINY, "--dry-run"], s3.uri)
+    assert planned.stdout.startswith("cells           7: 0 done, 7 missing\n")
+    study = run(TINY, s3.uri)
+    assert study.returncode == 0, study.stderr
+    assert study.stderr.startswith(f"runs on this machine, with storage {s3.uri}\n")
+    assert f"python -m sweeps tensorboard {s3.uri} tiny\n" in study.stderr
+    assert run(TINY, tmp_path / "folder").returncode == 0
+    assert_same_table(s3.uri, tmp_path / "folder", "tiny")
+
+    store = Store(s3.uri)
+    found = (store.study("tiny")).below()
+    assert {"cells.json", "results.csv", "results.parquet", "accuracy.png", "looks.json"} <= found.keys()
+    assert "report/index.html" in found
+    left = [path for path in store.root.below() if path.endswith(("claim.json", "resume.safetensors"))]
+    assert left + [path for path in store.root.below() if path.startswith("probes/")] == []
+    assert not list(tmp_path.glob("**/*pkl"))
+
+    mirror = Mirror(store.study("tiny") / "tensorboard", tmp_path / "events")
+    assert mirror.update() == 8  # the study's own and one a cell
+    assert mirror.update() == 0
+    for path in (tmp_path / "events").glob("**/events.*"):
+        tags = EventAccumulator(str(path)).Reload().Tags()
+        assert {"accuracy/test", "study/cells_done"} & {*tags["scalars"]}
+
+    again = run(TINY, s3.uri)
+    assert again.returncode == 0
+    assert again.stderr.startswith("cells           7: 7 done, 0 missing\n")
+    run_key = store.run_keys()[0]
+    sweeps = [sys.executable, "-m", "sweeps"]
+    collected = subprocess.run([*sweeps, "gc", s3.uri], capture_output=True, text=True)
+    assert collected.stdout == "0 files, 0.0 MB removed\n"
+    forgotten = subprocess.run([*sweeps, "forget", s3.uri, run_key], capture_output=True, text=True)
+    assert forgotten.stdout.startswith(f"forgotten: {s3.uri}/runs/{run_key}\n")
+    assert run_key not in store.run_keys()
+
+
+@pytest.mark.slow
+def test_the_plan_of_an_empty_bucket_is_quick(s3):
+    """The whole reproduction study: 1,210 cells. Fifteen seconds are asked of it."""
+    began = time.monotonic()
+    planned = run([sys.executable, "sweeps/full_study.py", "--dry-run"], s3.uri)
+    assert planned.stdout.startswith("cells           1,210: 0 done, 1,210 missing\n")
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://", "storage must be a folder or s3://bucket/prefix, got 's3://'"),
+        ("s3://no-such-bucket/x", "there is no bucket 'no-such-bucket'"),
+    ],
+)
+def test_a_bucket_that_cannot_be_had(s3, uri, words):
+    refused = run(TINY, uri)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+
+
+def test_event_files_grow_in_the_copy(s3, tmp_path):
+    """TensorBoard reads on where it was: a file that has grown is not written anew."""
+    place = S3Path(s3.uri)
+    mirror = Mirror(place, tmp_path)
+    (place / "run" / "events").write_bytes(b"first")
+    mirror.update()
+    inode = (tmp_path / "run" / "events").stat().st_ino
+    (place / "run" / "events").write_bytes(b"first, second")
+    mirror.update()
+    assert (tmp_path / "run" / "events").read_bytes() == b"first, second"
+    assert (tmp_path / "run" / "events").stat().st_ino == inode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    storage = tmp_path_factory.mktemp("undisturbed") / "storage"
+    assert run(QUICK, storage).returncode == 0
+    return storage
+
+
+@pytest.mark.cluster
+def test_every_hundredth_request_fails(s3, undisturbed):
+    s3.kill()
+    s3.start(fail_every=100)
+    study = run(QUICK, s3.uri)
+    assert study.returncode == 0, study.stderr
+    assert_same_table(s3.uri, undisturbed, "quick")
+
+
+@pytest.mark.cluster
+def test_a_server_that_is_killed_for_thirty_seconds(s3, undisturbed):
+    """It goes when the fourth cell is trained: three cells' results and States stand, others are under way."""
+    log = undisturbed.parent / "killed.log"
+    with log.open("w") as file:
+        process = subprocess.Popen([*QUICK, "--storage", s3.uri], stderr=file, stdout=file)
+        try:
+            deadline = time.monotonic() + 200
+            while "[3/" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            s3.kill()
+            time.sleep(30)
+            assert process.poll() is None, log.read_text()
+            s3.start()
+            assert process.wait(300) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert_same_table(s3.uri, undisturbed, "quick")
