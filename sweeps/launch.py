@@ -195,14 +195,17 @@ def watch(store: Store, study: str) -> str:
 def _check_machines(store: Store, driver: preflight.Driver) -> None:
     """See that every machine that is up has what the driver has. Raises ValueError when one has not."""
     check = ray.remote(num_cpus=0)(preflight.check)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = {
-        node["NodeManagerAddress"]: check.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(str(store.root), driver)
-        for node in nodes
-    }
-    for address, answer in asked.items():
+    asked = [
+        (
+            node["NodeManagerAddress"],  # which several nodes may share
+            check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(store.root), driver
+            ),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for address, answer in asked:
         try:
             ray.get(answer)
         except ray.exceptions.RayTaskError as error:
