@@ -178,11 +178,12 @@ def _fit(
 @contextlib.contextmanager
 def _ray() -> Iterator[None]:
     """Join the running cluster, or start one here."""
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what becomes of machines; stdout is for the table
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def watch(store: Store, study: str) -> str:

@@ -272,7 +272,7 @@ def test_a_cells_own_deaths_count_and_its_machines_deaths_do_not(nodes, tmp_path
 def refused(nodes: Nodes, storage: str, *options: str) -> str:
     """What a driver says that ends with status 2, about its input."""
     command = [*TINY, "--storage", storage, *options]
-    run = subprocess.run(command, cwd=nodes.folder, env=nodes.variables, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=nodes.folder, env=nodes.variables, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (2, "")
     assert list(Path(storage).glob("runs/*")) == []
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
