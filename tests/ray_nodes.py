@@ -17,7 +17,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 HEALTH_CHECK_MS = 1000
-"""Between looks at a node, which is dead when five find nothing. Ray's own 3000 would make the tests a minute longer."""
+"""Between looks at a node, which is dead when five find nothing. With Ray's own 3000 the tests take a minute more."""
 
 
 @contextlib.contextmanager
