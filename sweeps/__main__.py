@@ -38,12 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     shown.add_argument("--port", type=positive, default=6006, help="(default: 6006)")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "tensorboard":
+            return watch.show(Store(options.storage), options.study, host=options.host, port=options.port)
         store = _existing(options.storage)
-        if options.command == "gc":
-            return gc(store, dry_run=options.dry_run)
-        if options.command == "forget":
-            return forget(store, options.key)
-        return watch.show(store, options.study, host=options.host, port=options.port)
+        return gc(store, dry_run=options.dry_run) if options.command == "gc" else forget(store, options.key)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

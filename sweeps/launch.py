@@ -275,7 +275,7 @@ def _words(trial: Any) -> str:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM and a closed terminal ask for a stop; a second one has its usual effect.
+    """SIGINT, SIGTERM and a closed terminal ask for a stop; a second SIGINT or SIGTERM has its usual effect.
 
     After ray.init, which sets its own. nohup's wish to ignore the terminal is respected.
     """
@@ -285,8 +285,15 @@ def _stop_signals() -> Iterator[Stop]:
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
 
+    terminals = [stream for stream in (sys.stdout.fileno(), sys.stderr.fileno()) if os.isatty(stream)]
+
     def request(number: int, _frame: Any) -> None:
         stop.signalled = True
+        if number == signal.SIGHUP:  # more of them follow, and what is written to a closed terminal is an error
+            signal.signal(number, signal.SIG_IGN)
+            for stream in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            return
         signal.signal(number, before[number])
         print("stopping: running cells save first", file=sys.stderr, flush=True)
 

@@ -146,11 +146,12 @@ def test_all_of_ray_is_killed(undisturbed, tmp_path):
     assert numbers(storage) == undisturbed
 
 
-def test_ctrl_c(undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal(undisturbed, tmp_path, number):
     storage = tmp_path / "storage"
     process = start(storage)
     wait_for(lambda: len(numbers(storage)) >= 6)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(60) == 130
     assert f"to go on: {shlex.quote(sys.executable)} " in log_of(storage)
     assert (storage / "studies/tiny/results.parquet").exists()

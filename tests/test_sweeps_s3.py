@@ -1,10 +1,14 @@
 """Studies with their storage in a bucket: the same numbers as in a folder, and nothing lost when the server fails."""
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +17,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from analysis.load import load
 from sweeps.watch import Mirror
+from trainable.events import Events
 from trainable.remote import S3Path
 from trainable.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 TINY = [sys.executable, str(Path(__file__).parent / "tiny_study.py"), "--seeds", "1", "--steps", "20"]
 QUICK = [sys.executable, "sweeps/quick_study.py", "--seeds", "0", "--sparsities", "0.9", "--resume-every", "1"]
-MEASURED = ["train_seconds", "images_per_second", "resumes", "finished_at"]
-"""What differs from run to run."""
+MEASURED = ["train_seconds", "images_per_second", "resumes", "finished_at", "git_commit"]
+"""What may differ from run to run."""
 
 
 def run(command, storage, **variables) -> subprocess.CompletedProcess[str]:
@@ -164,3 +169,33 @@ def test_a_server_that_is_killed_for_thirty_seconds(s3, undisturbed):
             process.kill()
             process.wait()
     assert_same_table(s3.uri, undisturbed, "quick")
+
+
+@pytest.mark.slow
+def test_tensorboard_on_a_bucket(s3):
+    """The real server shows what lies there now, and what comes; Ctrl-C ends it."""
+    folder = Store(s3.uri).study("tiny") / "tensorboard" / "digits"
+    events = Events(folder)
+    events.scalars({"accuracy/test": 0.5}, 1)
+    events.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sweeps", "tensorboard", s3.uri, "tiny", "--port", str(port)]
+    shown = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        address = f"http://localhost:{port}/data/plugin/scalars/tags"
+        deadline = time.monotonic() + 100
+        seen = ""
+        while "accuracy/test" not in seen:
+            assert shown.poll() is None, shown.stderr.read()
+            assert time.monotonic() < deadline
+            with contextlib.suppress(OSError):
+                seen = urllib.request.urlopen(address, timeout=5).read().decode()
+            time.sleep(0.5)
+        assert list(json.loads(seen)) == ["digits"]
+        shown.send_signal(signal.SIGINT)
+        assert shown.wait(30) == 0
+    finally:
+        shown.kill()
+        shown.communicate()

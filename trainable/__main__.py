@@ -56,7 +56,9 @@ def example() -> Cycle:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m trainable", description=__doc__)
     parser.add_argument("cell", metavar="CELL.json", nargs="?", type=Path, help="a cell's description (see --example)")
-    parser.add_argument("--storage", metavar="WHERE", help="for States and results: a folder, made when missing, or s3://bucket/prefix")
+    parser.add_argument(
+        "--storage", metavar="WHERE", help="for States and results: a folder, made when missing, or s3://bucket/prefix"
+    )
     parser.add_argument("--data-root", metavar="DIR", default="data", help="folder of <data set>.npz (default: data)")
     parser.add_argument("--device", help="cpu, cuda, cuda:N or mps (default: cuda where there is one)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's own choice)")
