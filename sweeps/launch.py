@@ -285,7 +285,7 @@ def _stop_signals() -> Iterator[Stop]:
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
 
-    terminals = [stream for stream in (sys.stdout.fileno(), sys.stderr.fileno()) if os.isatty(stream)]
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # sys.stdout is led to stderr while Ray runs
 
     def request(number: int, _frame: Any) -> None:
         stop.signalled = True
