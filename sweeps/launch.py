@@ -116,6 +116,7 @@ def train(
         )
         declare()
         print(f"{machines.places(found, requests.values())} trials at a time; {watch(store, study)}", file=sys.stderr)
+        losses = machines.Losses()
         with _stop_signals() as stop:
             searcher = JobSearcher(
                 jobs,
@@ -125,11 +126,11 @@ def train(
                 options.retries,
                 grow,
                 places=lambda: max(1, machines.places(machines.of_cluster(), requests.values())),
-                lost=machines.lost,
+                lost=losses.lately,
             )
             display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)
             try:
-                broken = BrokenEnvironment(store, launch.id, stop)
+                broken = BrokenEnvironment(store, launch.id, stop, losses.lately)
                 results = _fit(study, searcher, stop, [display, broken, Forget()], requests)
                 display.publish()
             finally:
@@ -177,11 +178,12 @@ def _fit(
 @contextlib.contextmanager
 def _ray() -> Iterator[None]:
     """Join the running cluster, or start one here."""
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what becomes of machines; stdout is for the table
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def watch(store: Store, study: str) -> str:
@@ -194,14 +196,17 @@ def watch(store: Store, study: str) -> str:
 def _check_machines(store: Store, driver: preflight.Driver) -> None:
     """See that every machine that is up has what the driver has. Raises ValueError when one has not."""
     check = ray.remote(num_cpus=0)(preflight.check)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = {
-        node["NodeManagerAddress"]: check.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(str(store.root), driver)
-        for node in nodes
-    }
-    for address, answer in asked.items():
+    asked = [
+        (
+            node["NodeManagerAddress"],  # which several nodes may share
+            check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(store.root), driver
+            ),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for address, answer in asked:
         try:
             ray.get(answer)
         except ray.exceptions.RayTaskError as error:
@@ -232,9 +237,10 @@ def _trial_config(job: Job, launch: Launch) -> dict[str, Any]:
 class BrokenEnvironment(tune.Callback):
     """Ends the study when three trials in a row die before they reach our code: Tune would restart them for ever."""
 
-    def __init__(self, store: Store, launch: str, stop: Stop) -> None:
-        self._store, self._launch, self._stop = store, launch, stop
-        self._deaths, self._lost = 0, machines.lost()
+    def __init__(self, store: Store, launch: str, stop: Stop, lost: Callable[[], bool]) -> None:
+        """lost: whether a machine has left lately."""
+        self._store, self._launch, self._stop, self._lost = store, launch, stop, lost
+        self._deaths = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -248,9 +254,7 @@ class BrokenEnvironment(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         claim = claims.read(self._store.run(trial.config["key"]))
         reached = claim is not None and claim["launch"] == self._launch
-        with_machine = machines.lost() > self._lost
-        self._lost = machines.lost()
-        self._deaths = 0 if reached or with_machine else self._deaths + 1
+        self._deaths = 0 if reached or self._lost() else self._deaths + 1
         if self._deaths == 3:
             self._stop.give_up(f"trials die before they begin, three in a row; the last one's words:\n{_words(trial)}")
 
@@ -281,7 +285,7 @@ def _stop_signals() -> Iterator[Stop]:
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
 
-    terminals = [stream for stream in (sys.stdout.fileno(), sys.stderr.fileno()) if os.isatty(stream)]
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # sys.stdout is led to stderr while Ray runs
 
     def request(number: int, _frame: Any) -> None:
         stop.signalled = True

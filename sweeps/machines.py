@@ -12,12 +12,16 @@ import yaml
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray._private.services import canonicalize_bootstrap_address
 
+from trainable.tune import has_left
+
 Resources = dict[str, float]
 """Amounts by kind: CPU, GPU."""
 LAUNCHER_FILE = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on the head: the machines that its autoscaler may bring."""
 WAIT_SECONDS = 600.0
 """For a first machine that trains, where what will come is not known."""
+LATELY_SECONDS = 60.0
+"""After a machine was seen to have left: what dies meanwhile is taken to have died with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +125,18 @@ def require(machines: Machines, requests: Iterable[Resources]) -> None:
             )
 
 
-def lost() -> int:
-    """How many machines have left the cluster so far."""
-    return sum(not node["Alive"] for node in ray.nodes())
+class Losses:
+    """Machines that leave the cluster while a study runs."""
+
+    def __init__(self) -> None:
+        self._left, self._at = _left(), -LATELY_SECONDS
+
+    def lately(self) -> bool:
+        """Whether one has left lately. Asks every machine: for the moments when something has died."""
+        left, now = _left(), time.monotonic()
+        if left - self._left:
+            self._left, self._at = left, now
+        return now - self._at < LATELY_SECONDS
 
 
 def _promised(config: dict[str, Any]) -> list[Promised]:
@@ -136,6 +149,10 @@ def _promised(config: dict[str, Any]) -> list[Promised]:
         for name, kind in kinds.items()
         if name != head or len(kinds) == 1  # provider local has one kind for all
     ]
+
+
+def _left() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if has_left(node)}
 
 
 def _places(machine: Resources, request: Resources) -> int:

@@ -48,20 +48,20 @@ class JobSearcher(Searcher):
         retries: int,
         grow: Callable[[], None] = lambda: None,
         places: Callable[[], int] = lambda: sys.maxsize,
-        lost: Callable[[], int] = lambda: 0,
+        lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """config: makes a job's trial config; retention: None to keep every State; retries: of a trial that dies.
 
         grow: adds the jobs that a search asks for by now; called before every suggestion. places: trials that may run
         at once, those for which machines are still to come included: their waiting is what brings the machines. lost:
-        machines that are gone so far; what died with them is no fault of a job.
+        whether a machine has left lately; what died with it is no fault of a job.
         """
         super().__init__()
         self._jobs, self._config, self._stop, self._retention = jobs, config, stop, retention
         self._retries, self._deaths = retries, Counter[str]()
         self._grow, self._places, self._lost = grow, places, lost
         self._looked = self._counted = -LOOK_SECONDS
-        self._slots, self._gone = 0, lost()
+        self._slots = 0
         self._trials: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -99,8 +99,7 @@ class JobSearcher(Searcher):
 
     def _ended(self, job: Job, result: dict[str, Any] | None) -> None:
         if result is None:  # the process died between two trials: Tune gives such a trial up at once
-            self._deaths[job.id] += self._lost() == self._gone
-            self._gone = self._lost()
+            self._deaths[job.id] += not self._lost()
             if self._deaths[job.id] <= self._retries:
                 self._jobs.postpone(job)
             else:

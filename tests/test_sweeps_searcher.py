@@ -130,6 +130,14 @@ def test_a_trial_that_dies_before_it_begins(store):
     assert failures[key(DENSE)] == {"error": "its trial died 3 times before it began"}
 
 
+def test_a_trial_that_dies_with_its_machine(store):
+    driven = Driven(store, FIRST, lost=lambda: True)
+    for trial in range(9):
+        assert driven.ask() == DENSE
+        driven.searcher.on_trial_complete(trial_id=str(trial), result=None, error=True)
+    assert driven.jobs.failed == {}
+
+
 def test_a_storage_that_fails_under_the_searcher(store, monkeypatch):
     driven = Driven(store, FIRST)
     driven.ask()

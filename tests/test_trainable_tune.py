@@ -2,6 +2,7 @@
 
 import json
 import platform
+import socket
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -29,11 +30,21 @@ LAUNCH = Launch(
 
 
 @pytest.fixture
-def trial(store, monkeypatch):
+def machines():
+    """As ray.nodes() tells of them: one that is up, one known to be gone, one that died and is not yet."""
+    with socket.create_server(("127.0.0.1", 0)) as raylet, socket.create_server(("127.0.0.1", 0)) as dead:
+        ports = raylet.getsockname()[1], dead.getsockname()[1]
+        dead.close()
+        up, died = ({"Alive": True, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port} for port in ports)
+        yield [{"NodeID": "this", **up}, {"NodeID": "gone", "Alive": False}, {"NodeID": "silent", **died}]
+
+
+@pytest.fixture
+def trial(store, machines, monkeypatch):
     """Makes a trial over the storage in which the tiny dense run is done."""
     monkeypatch.setattr(ray, "get_gpu_ids", list)  # these would start a Ray
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "this"))
-    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "this", "Alive": True}, {"NodeID": "gone", "Alive": False}])
+    monkeypatch.setattr(ray, "nodes", lambda: machines)
 
     def made(cell, *, replay=None, keep=(), **options) -> CellTrainable:
         return CellTrainable(config(cell, replay, keep, options))
@@ -263,9 +274,10 @@ def test_processes_that_vanish(store, trial, cell, starts, vanished):
     assert store.done(cell) is not vanished
 
 
-def test_machines_that_are_lost_are_no_fault_of_a_cell(store, trial, cell):
+@pytest.mark.parametrize("machine", ["gone", "silent", "forgotten"])
+def test_machines_that_are_lost_are_no_fault_of_a_cell(store, trial, cell, machine):
     for _ in range(9):
-        claims.take(store.begin(cell), LAUNCH.id, 0, machine="gone")
+        claims.take(store.begin(cell), LAUNCH.id, 0, machine=machine)
     assert reports(trial(cell))[-1]["error"] == ""
     assert store.done(cell)
 

@@ -3,9 +3,10 @@
 import json
 import math
 import platform
+import socket
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,8 @@ from trainable.store import Store, spelled
 
 STEP_SECONDS = 2.0
 """Training in one Tune step, at most: Tune waits for it before it stops a trial."""
+REACH_SECONDS = 2.0
+"""For a machine to take a connection; one that does not has left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +220,20 @@ class CellTrainable(tune.Trainable):
         return claim
 
 
+def has_left(node: Mapping[str, Any]) -> bool:
+    """Whether a machine of ray.nodes() has left the cluster: Ray says so of a dead one ten seconds late, or more."""
+    if not node["Alive"]:
+        return True
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), REACH_SECONDS).close()
+    except OSError:
+        return True
+    return False
+
+
 def _is_gone(machine: str) -> bool:
     """Whether a machine has left the cluster, by its Ray id."""
-    return all(node["NodeID"] != machine or not node["Alive"] for node in ray.nodes())
+    return all(node["NodeID"] != machine or has_left(node) for node in ray.nodes())
 
 
 def cell_of(config: dict[str, Any]) -> Cell:
