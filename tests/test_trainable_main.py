@@ -180,7 +180,7 @@ def test_bad_files(tmp_path):
 def test_a_storage_that_cannot_be_written(tmp_path, cell, write_cell):
     path = write_cell(cell)
     assert "'cell.json' can't be written" in refused(tmp_path, path, "--storage", "cell.json")
-    assert "must be a local folder" in refused(tmp_path, path, "--storage", "s3://bucket/x")
+    assert "must be a folder or s3://bucket/prefix" in refused(tmp_path, path, "--storage", "gs://bucket/x")
     if os.path.isdir("/proc/self"):
         assert "storage '/proc/x' can't be written: no permission in /proc" in refused(
             tmp_path, path, "--storage", "/proc/x"

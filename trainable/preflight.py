@@ -49,7 +49,7 @@ def check(storage: str, driver: Driver) -> None:
     """See that this machine has what the driver has. Raises Unfit; OSError when the storage can't be used."""
     here = f"machine {platform.node()}"
     try:
-        store = Store(storage)
+        store = Store(storage, patient=True)
         found = (store.root / "probes" / driver.token).read_bytes()
     except (ValueError, FileNotFoundError) as error:
         raise Unfit(

@@ -141,9 +141,13 @@ class S3Path:
         infos = self._listing(recursive=True)
         return {info.path.removeprefix(f"{self._path}/"): _stat(info) for info in infos if info.is_file}
 
-    def require_bucket(self) -> None:
+    def require_bucket(self, *, patient: bool) -> None:
         """Raises OSError when the bucket can't be seen: it does not exist, or the credentials do not open it."""
-        info = patiently(lambda: self._files.get_file_info(self._bucket))
+
+        def look() -> fs.FileInfo:
+            return self._files.get_file_info(self._bucket)
+
+        info = patiently(look) if patient else look()
         if info.type == fs.FileType.NotFound:
             raise OSError(f"there is no bucket {self._bucket!r}, or it can't be seen with these credentials")
 

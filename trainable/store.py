@@ -63,12 +63,15 @@ class Store:
 
     root: Place
 
-    def __init__(self, root: str | Place) -> None:
-        """Raises ValueError for what can't be a folder, can't be written, or is a bucket that can't be had."""
+    def __init__(self, root: str | Place, *, patient: bool = False) -> None:
+        """Raises ValueError for what can't be a folder, can't be written, or is a bucket that can't be had.
+
+        patient: a server that does not answer now is asked again for minutes; it is known to be right.
+        """
         if "://" in str(root):
             self.root = S3Path(str(root))
             try:
-                self.root.require_bucket()
+                self.root.require_bucket(patient=patient)
             except OSError as error:
                 raise ValueError(
                     f"storage {str(root)!r} can't be used: {error}; the bucket must exist, and AWS_… variables (or the "

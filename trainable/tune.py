@@ -185,7 +185,7 @@ class CellTrainable(tune.Trainable):
             preflight.check(launch.storage, launch.driver)
             self._fit = True
         try:
-            self._store = Store(launch.storage)
+            self._store = Store(launch.storage, patient=True)
         except ValueError as error:  # it could be written when the launch began
             raise OSError(str(error)) from error
         on_gpu = bool(ray.get_gpu_ids())  # a trial that asked for no GPU may still see them all
@@ -260,7 +260,7 @@ def _data(run: DenseRun, data_root: str, storage: str, device: str) -> Any:
 
     from trainable import data
 
-    dataset = datasets.load(run.dataset, data_root, Store(storage).datasets)
+    dataset = datasets.load(run.dataset, data_root, Store(storage, patient=True).datasets)
     return data.prepare_for(run, dataset, torch.device(device))
 
 
