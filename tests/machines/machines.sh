@@ -15,12 +15,12 @@ fi
 
 shift 3
 hostname laptop
-mkdir -p "$work"/{shared,laptop/home,laptop/tmp}
+mkdir -p "$work"/{shared,home}
+mount -t tmpfs tmpfs /dev/shm # a short path for temporary files: Ray has sockets among them
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
 ip link set lo up
 ip link add br0 type bridge
 ip addr add 10.77.0.1/24 dev br0
 ip link set br0 up
 for name in head w1 w2; do bash "$here/machine.sh" "$work" "$bin" "$name"; done
-# The laptop's own state of clusters is in its TMPDIR.
-HOME=$work/laptop/home TMPDIR=$work/laptop/tmp PATH=$bin:$PATH RAY_USAGE_STATS_ENABLED=0 "$@"
+HOME=$work/home TMPDIR=/dev/shm PATH=$bin:$PATH RAY_USAGE_STATS_ENABLED=0 "$@"
