@@ -199,6 +199,19 @@ def midway(seed: int, cells: int) -> str:
     return str(until(120, f"{cells} cells of seed {seed} and a resume State", trained_by))
 
 
+def without_cluster() -> subprocess.Popen:
+    """The same cells, trained on the laptop."""
+    with (work() / "alone.log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "sweeps.quick_study", "--storage", str(work() / "alone")),
+                *("--seeds", "0", "1", "2", "--strategies", *STRATEGIES, "--sparsities", "0.95", "0.9"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+
+
 def judged(name: str, seed: int, sparsity: float = 0.95) -> dict[str, Any]:
     """The table of a study that has ended, against that of the same cells trained here, without a cluster."""
     rows = keys(seed, sparsity)
@@ -230,31 +243,22 @@ def main() -> dict[str, Any]:
     began = time.monotonic()
     found: dict[str, Any] = {"routes": run("ip", "-o", "route").splitlines()}
     sockets = set(Path("/tmp").glob("ray_ssh_*/*"))
-    with (work() / "alone.log").open("wb") as log:
-        alone = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "sweeps.quick_study", "--storage", str(work() / "alone")),
-                *("--seeds", "0", "1", "2", "--strategies", *STRATEGIES, "--sparsities", "0.95", "0.9"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
     run("ray", "get-auth-token", "--generate")
     os.environ["RAY_AUTH_MODE"] = "token"
     config = configuration(Path("cluster.local.yaml").read_text(), Path(sys.executable).parent.parent)
     cluster().write_text(yaml.safe_dump(config, sort_keys=False, width=1000))
     run("ray", "up", cluster(), "--yes")
+    found["seconds"] = {}
     for part in (worker_killed, job_said, terminal_closed, cable_pulled, head_replaced, down):
         found[part.__name__] = part()
-        print(f"{time.monotonic() - began:6.1f} s  {part.__name__}", file=sys.stderr, flush=True)
-    found["alone"] = alone.wait(300)
+        found["seconds"][part.__name__] = round(time.monotonic() - began)
     for name, seed, sparsity in (("killed", 0, 0.95), ("job", 0, 0.9), ("pulled", 1, 0.95), ("replaced", 2, 0.95)):
         found[name] = judged(name, seed, sparsity)
     for folder in set(Path("/tmp").glob("ray_ssh_*/*")) - sockets:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # another cluster's may be there
             folder.parent.rmdir()
-    return found | {"seconds": round(time.monotonic() - began)}
+    return found
 
 
 def worker_killed() -> dict[str, Any]:
@@ -285,31 +289,35 @@ def job_said() -> str:
     return said
 
 
-def terminal_closed() -> int:
-    """The terminal of `ray submit` is closed; cells that were done then."""
+def terminal_closed() -> dict[str, int]:
+    """The terminal of `ray submit` is closed; the table that the study leaves, by status."""
     study = Submitted("pulled", 1, "pulled-1.log")
     midway(1, 1)
     study.close_terminal()
     until(60, "the end of the study's process", lambda: not processes("head", r"python \S*quick_study\.py"))
     study.wait()
-    return done(1)
+    return pd.read_parquet(storage() / "studies/pulled/results.parquet")["status"].value_counts().to_dict()
 
 
-def cable_pulled() -> int:
-    """The same command goes on. A worker's cable is pulled, and put back when the study has ended."""
+def cable_pulled() -> dict[str, int]:
+    """The same command goes on. A worker's cable is pulled, and put back when the study has ended.
+
+    Until the cluster gives the worker up, little happens: the same studies are trained without a cluster meanwhile.
+    """
     study = Submitted("pulled", 1, "pulled-2.log")
     machine = midway(1, 2)
     cut, old = processes(machine, r"^ray::"), raylet(machine)
     run("ip", "link", "set", f"v-{machine}", "down")
     for process in cut:  # a shared folder would be behind that cable: what touches it waits
         os.kill(process, signal.SIGSTOP)
+    alone = without_cluster()
     status = study.wait()
     run("ip", "link", "set", f"v-{machine}", "up")
     for process in cut:
         os.kill(process, signal.SIGCONT)
     until(120, "Ray on that machine", lambda: raylet(machine) - old)
     until(120, "three machines", lambda: active() == 3)
-    return status
+    return {"status": status, "alone": alone.wait(300)}
 
 
 def head_replaced() -> list[int]:
