@@ -95,7 +95,7 @@ def train(
     elif "runtime_resources" in Path(str(store.root)).parts:
         raise ValueError(f"storage {store.root} lies in a copy that Ray removes: give an absolute path, or s3://…")
     with preflight.mark(store) as driver, _ray():
-        found = machines.of_cluster() if here else machines.wait_for_one()
+        found = machines.of_cluster(joined=False) if here else machines.wait_for_one()
         requests = _requests(jobs, options, found)
         if not here or store.remote:
             for name, dataset in data.items():
@@ -125,7 +125,7 @@ def train(
                 None if options.keep_states else Retention(store, jobs.cells.values()),
                 options.retries,
                 grow,
-                places=lambda: max(1, machines.places(machines.of_cluster(), requests.values())),
+                places=lambda: max(1, machines.places(machines.of_cluster(joined=not here), requests.values())),
                 lost=losses.lately,
             )
             display = Display(jobs, Events(store.study(study) / "tensorboard" / "study"), stop, write_table)

@@ -82,14 +82,14 @@ def this_machine() -> Machines:
     return Machines(up=[ResourceAndLabelSpec().resolve(is_head=True).to_resource_dict()])
 
 
-def of_cluster() -> Machines:
-    """The cluster that this process has joined, as it is now."""
+def of_cluster(*, joined: bool) -> Machines:
+    """The cluster as it is now. joined: it was there before; else this process started it, and nothing can be added."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     here = ray.get_runtime_context().get_node_id()
     on_head = any("node:__internal_head__" in node["Resources"] for node in nodes if node["NodeID"] == here)
     file = LAUNCHER_FILE.expanduser()
     up = [node["Resources"] for node in nodes]
-    if not on_head or not file.exists():  # no autoscaler, or nothing known of it
+    if not joined or not on_head or not file.exists():  # no autoscaler, or nothing known of it
         return Machines(up=up)
     config = yaml.safe_load(file.read_text())
     return Machines(up=up, promised=_promised(config), most_promised=config.get("max_workers", 0))
@@ -99,7 +99,7 @@ def wait_for_one() -> Machines:
     """The cluster's machines, when something is known of one that trains. Raises ValueError when none comes."""
     began, said = time.monotonic(), False
     while True:
-        machines = of_cluster()
+        machines = of_cluster(joined=True)
         if not machines.unknown or any(machine.get("CPU", 0) > 0 for machine in machines.up):
             return machines
         if time.monotonic() - began > WAIT_SECONDS:

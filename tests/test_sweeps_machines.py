@@ -128,13 +128,13 @@ AWS = {
 def test_a_cluster_without_a_launcher(cluster):
     cluster.add("one", SMALL)
     cluster.add("two", SMALL, alive=False)
-    assert machines.of_cluster() == Machines(up=[HEAD, SMALL])
+    assert machines.of_cluster(joined=True) == Machines(up=[HEAD, SMALL])
 
 
 def test_what_the_launcher_may_bring(cluster):
     """Of the head no second one; a kind without a limit of its own has the whole cluster's."""
     cluster.launch(**AWS)
-    assert machines.of_cluster() == Machines(
+    assert machines.of_cluster(joined=True) == Machines(
         up=[HEAD],
         promised=[Promised(resources=SMALL, most=4), Promised(resources=BIG, most=6)],
         most_promised=6,
@@ -147,7 +147,12 @@ def test_the_launchers_file_is_nothing_to_a_driver_elsewhere(cluster):
     cluster.add("one", SMALL)
     cluster.launch(**AWS)
     cluster.here = "one"
-    assert machines.of_cluster() == Machines(up=[HEAD, SMALL])
+    assert machines.of_cluster(joined=True) == Machines(up=[HEAD, SMALL])
+
+
+def test_the_launchers_file_is_nothing_to_a_ray_that_was_started_here(cluster):
+    cluster.launch(**AWS)
+    assert machines.of_cluster(joined=False) == Machines(up=[HEAD])
 
 
 LOCAL = {

@@ -47,11 +47,12 @@ def test_a_claim_given_up(folder):
     claims.release(folder, "ours")
 
 
-def test_only_its_own_launch_gives_a_claim_up(folder):
+@pytest.mark.parametrize("launch", ["other", "ours"])
+def test_only_its_own_process_gives_a_claim_up(folder, launch):
     claim = claims.take(folder, "ours", 0)
-    put(folder)
+    put(folder, launch=launch)
     claim.release()
-    assert claims.read(folder)["launch"] == "other"
+    assert claims.read(folder)["launch"] == launch
 
 
 def test_a_young_claim_of_another_host_is_respected(folder):

@@ -46,13 +46,17 @@ class Claim:
         In the same launch it is one on another machine, after this one was given up for dead.
         """
         found = read(self._path.parent)
-        ours = found is None or (found["launch"], found["host"], found["pid"]) == self._trainer()
-        if found is not None and not ours and (found["launch"] == self._launch or in_force(found)):
+        if found is not None and not self._wrote(found) and (found["launch"] == self._launch or in_force(found)):
             raise Superseded(f"process {found['pid']} on {found['host']} trains run {self._path.parent.name} now")
 
     def release(self) -> None:
-        """Give the run up, when the claim is still ours."""
-        release(self._path.parent, self._launch)
+        """Give the run up, when the claim is still this process's."""
+        found = read(self._path.parent)
+        if found is not None and self._wrote(found):
+            self._path.unlink(missing_ok=True)
+
+    def _wrote(self, claim: dict[str, Any]) -> bool:
+        return (claim["launch"], claim["host"], claim["pid"]) == self._trainer()
 
     def _trainer(self) -> tuple[str, str, int]:
         return self._launch, platform.node(), os.getpid()
