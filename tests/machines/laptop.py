@@ -337,7 +337,7 @@ def down() -> dict[str, list[str]]:
     """The cluster ends; what is left of it on the machines, and of all on the laptop."""
     run("ray", "down", cluster(), "--yes")
     for machine in ("w1", "w2"):
-        ssh(machine, "ray stop")
+        ssh(machine, "ray stop --force")  # without, it waits for a head that is gone
     return {
         "machines": [line for machine in ADDRESSES for line in processes(machine, "ray").values()],
         "laptop": sorted(path.name for path in Path("/dev/shm").iterdir()),
