@@ -68,9 +68,6 @@ class S3Path:
     def __hash__(self) -> int:
         return hash(self._path)
 
-    def __lt__(self, other: "S3Path") -> bool:
-        return self._path < other._path
-
     @property
     def name(self) -> str:
         return self._path.rpartition("/")[2]
