@@ -89,15 +89,10 @@ class S3Path:
 
     def read_bytes(self) -> bytes:
         """Raises FileNotFoundError."""
+        return self.read_start(None)
 
-        def read() -> bytes:
-            with self._files.open_input_file(self._path) as file:
-                return file.read()
-
-        return patiently(read)
-
-    def read_start(self, count: int) -> bytes:
-        """The first bytes. Raises FileNotFoundError."""
+    def read_start(self, count: int | None) -> bytes:
+        """The first bytes, or all. Raises FileNotFoundError."""
 
         def read() -> bytes:
             with self._files.open_input_file(self._path) as file:
