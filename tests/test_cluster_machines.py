@@ -1,5 +1,6 @@
 """A cluster by `ray up cluster.local.yaml`, for real: three machines made of namespaces, which come and go."""
 
+import contextlib
 import json
 import os
 import re
@@ -42,17 +43,19 @@ def obstacle():
     return f"machines need root, and a kernel that lets it: {tried.stderr.strip()}" if tried.returncode else None
 
 
+def command_lines():
+    """Of every process on this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            yield path.read_bytes().replace(b"\0", b" ").decode()
+
+
 def outside(work):
     """What the machines could leave behind on this one: links, mounts, processes, the launcher's sockets."""
-    lines = [
-        path.read_bytes().replace(b"\0", b" ").decode()
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists()
-    ]
     return {
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if str(work) in line],
-        "processes": [line for line in lines if str(work) in line],
+        "processes": [line for line in command_lines() if str(work) in line],
         "sockets": sorted(map(str, Path("/tmp").glob("ray_ssh_*/*"))),
     }
 

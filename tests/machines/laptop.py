@@ -17,7 +17,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,12 @@ def processes(machine: str, pattern: str) -> dict[int, str]:
         except OSError:  # it has ended
             continue
     return found
+
+
+def send(number: signal.Signals, to: Iterable[int]) -> None:
+    for process in to:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(process, number)
 
 
 def raylet(machine: str) -> set[int]:
@@ -308,13 +314,11 @@ def cable_pulled() -> dict[str, int]:
     machine = midway(1, 2)
     cut, old = processes(machine, r"^ray::"), raylet(machine)
     run("ip", "link", "set", f"v-{machine}", "down")
-    for process in cut:  # a shared folder would be behind that cable: what touches it waits
-        os.kill(process, signal.SIGSTOP)
+    send(signal.SIGSTOP, cut)  # a shared folder would be behind that cable: what touches it waits
     alone = without_cluster()
     status = study.wait()
     run("ip", "link", "set", f"v-{machine}", "up")
-    for process in cut:
-        os.kill(process, signal.SIGCONT)
+    send(signal.SIGCONT, cut)
     until(120, "Ray on that machine", lambda: raylet(machine) - old)
     until(120, "three machines", lambda: active() == 3)
     return {"status": status, "alone": alone.wait(300)}
