@@ -81,15 +81,17 @@ def load(storage: str | Path, study: str, *, finished: dict[str, dict[str, Any]]
 
     storage: a local folder, or s3://bucket/prefix (endpoint, region and credentials from the usual AWS_… variables);
     of a remote one the study's results.parquet is taken when it has exactly the study's cells, all of them done.
-    finished: what finished runs add to the table, by key; it is filled, for who loads a growing study again and again.
+    finished: what finished runs add to the table, by key; it is filled, for who loads a growing study again and again,
+    from the runs themselves.
     A run whose files are damaged is a failed row that says so. Raises ValueError when there is no such storage or study
     (the message says which there are), OSError when a remote storage does not answer.
     """
     files, name = filesystem(storage)
     cells = declared(storage, study)
-    if is_remote(storage) and (finished := _finished(files, study, cells)) is not None:
-        return finished
-    finished = {} if finished is None else finished
+    if finished is None:
+        if is_remote(storage) and (whole := _finished(files, study, cells)) is not None:
+            return whole
+        finished = {}
     keys = dict.fromkeys(key for row in cells for key in (row["key"], row["unit"]))
     begun = _begun(files) if is_remote(storage) else keys.keys()  # one answer instead of three a run
     unread = [key for key in keys if key in begun and key not in finished]
@@ -105,12 +107,11 @@ def load(storage: str | Path, study: str, *, finished: dict[str, dict[str, Any]]
 def declared(storage: str | Path, study: str) -> list[dict[str, Any]]:
     """A study's rows as they were declared, each with its complete description under "cell". Raises as load() does."""
     files, name = filesystem(storage)
-    content = _read(files, f"studies/{study}/cells.json")
-    if content is None:
+    if not files.get_file_info(f"studies/{study}/cells.json").is_file:
         found = ", ".join(_studies(files)) or "none"
         raise ValueError(f"there is no study {study!r} in {name}: it has {found}")
     try:
-        rows = json.loads(content)
+        rows = read_json(files, f"studies/{study}/cells.json")
         if not isinstance(rows, list) or any({"key", "unit"} - set(row) for row in rows):
             raise ValueError("expected a list of rows with key and unit")
         return rows

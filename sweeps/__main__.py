@@ -82,6 +82,9 @@ def forget(store: Store, beginning: str) -> int:
         raise ValueError(f"run {run_key} is being trained: stop its study first")
     standing = [cell for cell in declared(store) if run_key in map(key_of, lineage(cell)[:-1])]
     store.forget(run_key)
+    for path in store.declarations():  # what a table says of it is no longer so; the next launch writes it anew
+        if run_key.encode() in path.read_bytes():
+            (path.parent / "results.parquet").unlink(missing_ok=True)
     print(f"forgotten: {store.run(run_key)}")
     for cell in standing:
         state = (

@@ -97,6 +97,12 @@ def train(
     with preflight.mark(store) as driver, _ray():
         found = machines.of_cluster(joined=False) if here else machines.wait_for_one()
         requests = _requests(jobs, options, found)
+        if found.unknown and not any("GPU" in request for request in requests.values()):
+            print(
+                "no machine that is up has a GPU: all cells of this launch train on CPUs. If machines with GPUs are "
+                "still to come, stop and give --gpus-per-trial",
+                file=sys.stderr,
+            )
         if not here or store.remote:
             for name, dataset in data.items():
                 datasets.provide(name, dataset, store.datasets)

@@ -18,18 +18,18 @@ def show(store: Store, study: str, *, host: str, port: int) -> int:
         if not folder.is_dir():
             raise ValueError(f"there is no {folder}: has the study begun?")
         return _run(folder, host, port)
-    with tempfile.TemporaryDirectory(prefix="rewind-tensorboard-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rewind-tensorboard-", ignore_cleanup_errors=True) as scratch:
         mirror = Mirror(folder, Path(scratch))
         if not mirror.update():
             raise ValueError(f"there is no event file in {folder}: has the study begun?")
         ended = threading.Event()
-        follower = threading.Thread(target=_follow, args=(mirror, ended))
+        follower = threading.Thread(target=_follow, args=(mirror, ended), daemon=True)
         follower.start()
         try:
             return _run(Path(scratch), host, port)
         finally:
             ended.set()
-            follower.join()
+            follower.join(5)  # a network that is gone would be waited for
 
 
 class Mirror:

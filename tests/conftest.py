@@ -103,10 +103,13 @@ def data_folder():
 def _moto():
     """An S3-protocol server on this machine: its address."""
     import logging
+    import os
 
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    # moto reads it once a process: test_cluster_yaml.py asks for it, whichever comes first.
+    os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()

@@ -17,9 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from analysis.load import load
 from sweeps.watch import Mirror
+from trainable.columns import columns
+from trainable.config import describe
 from trainable.events import Events
 from trainable.remote import S3Path
-from trainable.store import Store
+from trainable.store import Store, write
 
 pytestmark = pytest.mark.timeout(600)
 TINY = [sys.executable, str(Path(__file__).parent / "tiny_study.py"), "--seeds", "1", "--steps", "20"]
@@ -95,6 +97,8 @@ def test_a_study_in_a_bucket(s3, tmp_path):
     forgotten = subprocess.run([*sweeps, "forget", s3.uri, run_key], capture_output=True, text=True)
     assert forgotten.stdout.startswith(f"forgotten: {s3.uri}/runs/{run_key}\n")
     assert run_key not in store.run_keys()
+    forgotten_rows = load(s3.uri, "tiny").query("key == @run_key")
+    assert set(forgotten_rows["status"]) == {"missing"}
 
 
 @pytest.mark.slow
@@ -117,6 +121,20 @@ def test_a_bucket_that_cannot_be_had(s3, uri, words):
     refused = run(TINY, uri)
     assert refused.returncode == 2
     assert words in refused.stderr
+
+
+def test_what_finished_runs_say_is_read_once(s3, tiny):
+    """By who loads a growing study again and again, also when an older table is there."""
+    store = Store(s3.uri)
+    store.begin(tiny)
+    row = {"study": "s", **columns(tiny, "dense"), "cell": describe(tiny)}
+    write(store.study("s") / "cells.json", json.dumps([row]).encode())
+    finished = {}
+    assert load(s3.uri, "s", finished=finished)["status"].tolist() == ["missing"]
+    assert finished == {}
+    finished[row["key"]] = {"status": "done", "test_accuracy": 0.5}
+    frame = load(s3.uri, "s", finished=finished)
+    assert frame["test_accuracy"].tolist() == [0.5]
 
 
 def test_event_files_grow_in_the_copy(s3, tmp_path):

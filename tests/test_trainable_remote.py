@@ -105,6 +105,14 @@ def test_a_server_that_is_away_for_a_while(s3, place, capsys):
     assert "NETWORK_CONNECTION" in capsys.readouterr().err
 
 
+def test_a_second_try_to_remove(place):
+    """The first one's answer may be lost."""
+    (place / "nothing").remove_all()
+    write(place / "runs" / "a", b"x")
+    (place / "runs").remove_all()
+    assert place.below() == {}
+
+
 def test_patience_ends(s3, place, monkeypatch):
     monkeypatch.setattr(remote, "PATIENCE_SECONDS", 1.0)
     s3.kill()

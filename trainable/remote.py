@@ -1,5 +1,6 @@
 """A place in an S3 bucket, with as much of pathlib.Path as a storage uses; errors that may pass are tried again."""
 
+import contextlib
 import os
 import re
 import sys
@@ -89,7 +90,10 @@ class S3Path:
 
     def read_bytes(self) -> bytes:
         """Raises FileNotFoundError."""
-        return self.read_start(None)
+        while True:
+            content = self.read_start(None)
+            if self.stat().st_size == len(content):  # what is replaced by more while it is read comes cut
+                return content
 
     def read_start(self, count: int | None) -> bytes:
         """The first bytes, or all. Raises FileNotFoundError."""
@@ -122,7 +126,8 @@ class S3Path:
 
     def remove_all(self) -> None:
         """Remove everything below."""
-        patiently(lambda: self._files.delete_dir(self._path))
+        with contextlib.suppress(FileNotFoundError):  # a second try finds what the first one has done
+            patiently(lambda: self._files.delete_dir(self._path))
 
     def iterdir(self) -> Iterator["S3Path"]:
         """What lies directly below; nothing when there is no such place."""

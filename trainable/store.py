@@ -10,6 +10,7 @@ runs/<key>/correct.bits              per test image, right or wrong, packed
 runs/<key>/failure.json              the error of a run that gave up
 runs/<key>/claim.json                who trains it now (trainable.claims)
 studies/<name>/…                     cells.json (cells.lock), results.parquet, results.csv, figures, tensorboard/
+probes/<token>                       the mark of a study that runs (trainable.preflight)
 datasets/<name>.npz                  users' data sets
 """
 

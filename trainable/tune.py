@@ -103,8 +103,8 @@ class CellTrainable(tune.Trainable):
             self._metrics["foreign"] = True
         except preflight.Unfit as error:
             self._metrics["fault"] = str(error)
-        except OSError as error:  # nothing but the storage is read or written here
-            self._metrics["fault"] = f"storage error: {error}"
+        except OSError as error:  # the storage's, or this machine's own disk's: no fault of the cell
+            self._metrics["fault"] = f"storage error on machine {platform.node()}: {error}"
         return self._report(done=True)
 
     def _advance(self) -> bool:
