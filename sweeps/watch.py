@@ -1,5 +1,6 @@
 """TensorBoard on a study: of a folder as it stands, of a remote storage by a copy that follows it."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from trainable.store import Store, each
 
 
 def show(store: Store, study: str, *, host: str, port: int) -> int:
-    """Run TensorBoard until Ctrl-C. Raises ValueError when the study has no event file."""
+    """Run TensorBoard until Ctrl-C or SIGTERM. Raises ValueError when the study has no event file."""
     folder = store.study(study) / "tensorboard"
     if isinstance(folder, Path):
         if not folder.is_dir():
@@ -65,6 +66,8 @@ def _follow(mirror: Mirror, ended: threading.Event) -> None:
 
 
 def _run(folder: Path, host: str, port: int) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell that started this ignores the first
+        signal.signal(number, signal.default_int_handler)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", host, "--port", str(port)]
     with subprocess.Popen(command) as server:
         try:

@@ -190,8 +190,9 @@ def test_a_server_that_is_killed_for_thirty_seconds(s3, undisturbed):
 
 
 @pytest.mark.slow
-def test_tensorboard_on_a_bucket(s3):
-    """The real server shows what lies there now, and what comes; Ctrl-C ends it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_tensorboard_on_a_bucket(s3, number):
+    """The real server shows what lies there; Ctrl-C, or its end, ends the server too."""
     folder = Store(s3.uri).study("tiny") / "tensorboard" / "digits"
     events = Events(folder)
     events.scalars({"accuracy/test": 0.5}, 1)
@@ -212,8 +213,10 @@ def test_tensorboard_on_a_bucket(s3):
                 seen = urllib.request.urlopen(address, timeout=5).read().decode()
             time.sleep(0.5)
         assert list(json.loads(seen)) == ["digits"]
-        shown.send_signal(signal.SIGINT)
+        shown.send_signal(number)
         assert shown.wait(30) == 0
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(address, timeout=5)
     finally:
         shown.kill()
-        shown.communicate()
+        shown.stderr.close()
