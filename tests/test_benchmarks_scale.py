@@ -53,6 +53,16 @@ def test_json_of_the_smallest_run():
     assert done.stderr.startswith("3 cells: plan_seconds ")
 
 
+@pytest.mark.cluster
+def test_the_driver_grows_by_less_than_a_tenth_of_a_megabyte_a_cell():
+    """The whole engine, at sizes that a test can wait for; the dated results go to 10,000 cells."""
+    command = [sys.executable, SCRIPT, "--cells", "100", "500", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    grown = json.loads(done.stdout)["growth"]["100 to 500"]
+    assert grown["driver_peak_megabytes_per_cell"] < 0.1
+
+
 def test_bad_arguments():
     done = subprocess.run([sys.executable, SCRIPT, "--cells", "0"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")

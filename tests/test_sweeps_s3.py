@@ -101,7 +101,7 @@ def test_a_study_in_a_bucket(s3, tmp_path):
     assert set(forgotten_rows["status"]) == {"missing"}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_plan_of_an_empty_bucket_is_quick(s3):
     """The whole reproduction study: 1,210 cells. Fifteen seconds are asked of it."""
     began = time.monotonic()
