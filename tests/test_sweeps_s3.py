@@ -25,7 +25,8 @@ from trainable.store import Store, write
 
 pytestmark = pytest.mark.timeout(600)
 TINY = [sys.executable, str(Path(__file__).parent / "tiny_study.py"), "--seeds", "1", "--steps", "20"]
-QUICK = [sys.executable, "sweeps/quick_study.py", "--seeds", "0", "--sparsities", "0.9", "--resume-every", "1"]
+CHOSEN = ["--seeds", "0", "--sparsities", "0.9", "--strategies", "weight-rewinding", "lr-rewinding"]
+QUICK = [sys.executable, "sweeps/quick_study.py", *CHOSEN, "--resume-every", "1"]
 MEASURED = ["train_seconds", "images_per_second", "resumes", "finished_at", "git_commit"]
 """What may differ from run to run."""
 
